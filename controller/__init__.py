@@ -1,0 +1,1 @@
+"""What a person drives: experiments, runs, evidence and reports."""

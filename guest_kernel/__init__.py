@@ -1,0 +1,1 @@
+"""Kernels: the source, the patch series, the configuration and the build."""
