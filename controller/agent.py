@@ -1,0 +1,70 @@
+"""The controller's end of the agent's control port: a JSON object a line, one request at a time."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from provision.host.deadline import Deadline
+from provision.host.errors import GuestLost, InfraError, Loss
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one probe counted. The agent holds `fired == received + lost` or the evidence is not whole."""
+
+    fired: int
+    received: int
+    lost: int
+
+
+class Agent:
+    """Talks to the agent through a connected stream socket.
+
+    `check` is asked while waiting and raises GuestLost when the guest is gone.
+    """
+
+    def __init__(self, stream: socket.socket, check: Callable[[], None]) -> None:
+        self._stream = stream
+        self._check = check
+        self._buffer = b""
+
+    def ask(self, request: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+        """One request and its answer.
+
+        InfraError with the agent's own words when it answers that it could not; GuestLost when nothing comes in time.
+        """
+        self._stream.sendall(json.dumps(request).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(self._line(request["do"], deadline))
+        if not answer.get("ok"):
+            first, _, rest = str(answer.get("error", "no reason given")).partition("\n")
+            raise InfraError(first, where=f"agent: {request['do']}", detail=rest)
+        return answer
+
+    def _line(self, what: str, deadline: Deadline) -> bytes:
+        while b"\n" not in self._buffer:
+            self._check()
+            if deadline.passed:
+                raise GuestLost(Loss.HANG, f"the agent did not answer '{what}' within {deadline.seconds:.0f} s")
+            self._stream.settimeout(max(0.05, min(0.5, deadline.remaining())))
+            try:
+                chunk = self._stream.recv(65536)
+            except TimeoutError:
+                continue
+            if not chunk:
+                self._check()
+                raise GuestLost(Loss.CONNECTION, "the agent's port was closed")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def flush(self, deadline: Deadline) -> dict[str, Counts]:
+        """Drain everything that the probes recorded so far; counts per probe."""
+        answer = self.ask({"do": "flush"}, deadline)
+        return {
+            name: Counts(int(c["fired"]), int(c.get("received", 0)), int(c["lost"]))
+            for name, c in answer["probes"].items()
+        }

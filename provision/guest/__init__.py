@@ -1,0 +1,1 @@
+"""A running guest: its console, monitor, network and life."""
