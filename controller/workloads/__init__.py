@@ -1,0 +1,1 @@
+"""The programs that run in the guest, one folder each, and what the host knows of them."""

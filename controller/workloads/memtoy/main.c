@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* memtoy: defines, places, touches, moves and locates memory, by script. See common.h for what is where. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common.h"
+
+bool json_output, verbose;
+const char *script_name = "<stdin>";
+
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
+}
+
+void timed_begin(struct outcome *o)
+{
+	o->start_ns = now_ns();
+}
+
+void timed_end(struct outcome *o)
+{
+	/* Keeps errno: it stands between a system call and the look at its result. */
+	int err = errno;
+
+	o->end_ns = now_ns();
+	errno = err;
+}
+
+/* Without comment and outer blanks; NULL when nothing is left. The caller frees it. */
+static char *bare_line(const char *text)
+{
+	size_t length = 0;
+	char *bare;
+
+	text += strspn(text, " \t\r\n\v\f");
+	/* A # inside a word (a file's name, say) is part of it. */
+	while (text[length] && text[length] != '\n' &&
+	       !(text[length] == '#' && (!length || strchr(" \t", text[length - 1]))))
+		length++;
+	while (length && strchr(" \t\r\v\f", text[length - 1]))
+		length--;
+	if (!length)
+		return NULL;
+	bare = strndup(text, length);
+	if (!bare) {
+		complain(0, "out of memory");
+		_exit(1);
+	}
+	return bare;
+}
+
+enum status run_line(int line, const char *text)
+{
+	static struct outcome o;	/* its buffers stay, grown and faulted in, from command to command */
+	struct command c = { .line = line };
+	char *bare = bare_line(text);
+	const char *name = "";
+	uint64_t start;
+
+	if (!bare)
+		return DONE;
+	c.text = bare;
+	c.storage = strdup(bare);
+	if (!c.storage) {
+		complain(0, "out of memory");
+		_exit(1);
+	}
+	outcome_reset(&o);
+	start = now_ns();
+	if (verbose && !json_output)
+		say(&o, "%s:%d: %s\n", script_name, line, bare);
+	if (split_words(&c, &o)) {
+		if (c.word[0][0] == '/') {
+			name = "/";
+			do_forward(&c, &o);
+		} else {
+			const struct verb *v = find_verb(c.word[0], &o);
+
+			if (v) {
+				name = v->alias_of ? v->alias_of : v->name;
+				v->run(&c, &o);
+			}
+		}
+	}
+	if (!o.start_ns)
+		o.start_ns = start;
+	if (!o.end_ns)
+		o.end_ns = now_ns();
+	/* What was forwarded is told by the child that does it. */
+	if (!(name[0] == '/' && o.status == DONE && c.count > 1))
+		emit(&c, name, &o);
+	free(c.storage);
+	free(bare);
+	return o.status;
+}
+
+static void usage(bool commands)
+{
+	struct text t = { 0 };
+
+	text_add(&t,
+		 "memtoy " VERSION ": defines, places, touches, moves and locates memory, by script.\n\n"
+		 "  memtoy [-v] [-j] [SCRIPT]   run a script, or standard input\n"
+		 "  -v  show each command before its result      -V  the version\n"
+		 "  -j  one JSON object a line for each command  -h, -x  this help\n\n");
+	if (commands)
+		print_help(&t);
+	write_out(t.at, t.used);
+	free(t.at);
+}
+
+static int run_script(FILE *script, bool interactive)
+{
+	enum status status = DONE, worst = DONE, below;
+	char *text = NULL;
+	size_t room = 0;
+	int line = 0;
+
+	while (status != QUIT && !(status == WRONG && !interactive)) {
+		if (interactive)
+			write_out("memtoy> ", 8);
+		if (getline(&text, &room, script) < 0)
+			break;
+		status = run_line(++line, text);
+		if (status == WRONG || (status == FAILED && worst == DONE))
+			worst = status;
+	}
+	free(text);
+	below = children_end();
+	if (below == WRONG || worst == DONE)
+		worst = below;
+	return worst == DONE || worst == QUIT ? 0 : worst == WRONG ? 2 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	FILE *script = stdin;
+	int option, status;
+
+	while ((option = getopt(argc, argv, "vVhxj")) != -1) {
+		switch (option) {
+		case 'v': verbose = true; break;
+		case 'j': json_output = true; break;
+		case 'V': write_out("memtoy " VERSION "\n", strlen("memtoy " VERSION "\n")); return 0;
+		case 'h':
+		case 'x': usage(true); return 0;
+		default: complain(0, "usage: memtoy [-v] [-V] [-j] [-h|-x] [SCRIPT]"); return 2;
+		}
+	}
+	if (argc - optind > 1) {
+		complain(0, "one script at a time (memtoy -h shows the usage)");
+		return 2;
+	}
+	if (optind < argc) {
+		script_name = argv[optind];
+		script = fopen(script_name, "re");
+		if (!script) {
+			fprintf(stderr, "memtoy: %s: %s\n", script_name, strerror(errno));
+			return 2;
+		}
+	}
+	page_size = (size_t)sysconf(_SC_PAGESIZE);
+	catch_faults();
+	signals_start();
+	output_start();
+	/*
+	 * Faults in all that memtoy has, its code above all, and lets go of it again: between a command's start and end
+	 * there shall be no faults but those that the command is about. Without the right to lock so much, there are a few.
+	 */
+	if (!mlockall(MCL_CURRENT))
+		munlockall();
+	status = run_script(script, optind == argc && isatty(STDIN_FILENO) && !json_output);
+	mems_end();
+	segments_end();
+	if (script != stdin)
+		fclose(script);
+	return status;
+}
