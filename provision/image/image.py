@@ -24,10 +24,12 @@ BASE_KIND = "image-base"
 INIT = "/usr/lib/mof/init"
 _HERE = Path(__file__).parent
 _BASE_SCRIPTS = ("bootstrap.py", "configuration.py", "filesystem.py", "tree.py")
+"""What decides the base; a change of tree.py can change how extras are compiled, and so makes both anew."""
 
 _ROOT = "root.img"
 _KEY = "key"
 _HOST_KEY = "host_key.pub"
+_COMPILER = "compiler"
 
 BASE_BYTES = 2 << 30
 """Free space asked for before the base is made: the packages, the tree and the image, at their largest together."""
@@ -77,6 +79,7 @@ def _make_base(cache: Cache, draft: Path, progress: Progress) -> dict[str, objec
         tree.configure(root, host, login)
         tree.compile_all(root, progress)
         tree.open_folders(root)
+        tree.keep_compiler(root, draft / _COMPILER, progress)
         progress.step("image: writing the file system")
         filesystem.make(root, draft / _ROOT)
         tree.write(draft, _KEY, login.private, 0o600)
@@ -102,11 +105,16 @@ def _copy_sparse(source: Path, target: Path) -> None:
     process.run(argv, deadline=Deadline.after(120))
 
 
-def _make(cache: Cache, base: Artifact, files: Mapping[str, Path], draft: Path) -> dict[str, object]:
+def _make(
+    cache: Cache, base: Artifact, files: Mapping[str, Path], draft: Path, progress: Progress
+) -> dict[str, object]:
     _copy_sparse(base.path / _ROOT, draft / _ROOT)
     work = cache.scratch("image-files")
     try:
-        filesystem.add(draft / _ROOT, files, work)
+        (work / "python").mkdir()
+        (work / "files").mkdir()
+        compiled = tree.compile_extras(base.path / _COMPILER, files, work / "python", progress)
+        filesystem.add(draft / _ROOT, {**files, **compiled}, work / "files")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     for name in (_KEY, _HOST_KEY):
@@ -136,7 +144,7 @@ def ensure(cache: Cache, extras: Mapping[str, Path], progress: Progress) -> Imag
         KIND,
         bootstrap.SUITE,
         inputs(base.id, files),
-        lambda draft: _make(cache, base, files, draft),
+        lambda draft: _make(cache, base, files, draft, progress),
         need_bytes=need,
         progress=progress,
     )

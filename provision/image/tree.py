@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from provision.host import process
@@ -92,13 +93,61 @@ def compile_all(root: Path, progress: Progress) -> None:
     under TCG). "unchecked-hash": no comparison of times that a copy might lose. Without it the guest is slower and not
     wrong: a host that cannot run the tree's programs gets a note.
     """
-    interpreter = python(root)
-    modules = [str(root / "usr/lib" / interpreter.name), str(root / "usr/lib/python3/dist-packages")]
-    compiler = in_root(root, str(interpreter), "-S", "-m", "compileall", "-q", "-q")
-    compiler += ["--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/", "-x", _NOT_COMPILED, *modules]
-    linker = [str(root / "usr/sbin/ldconfig"), "-X", "-r", str(root)]
+    modules = [root / "usr/lib" / python(root).name, root / "usr/lib/python3/dist-packages"]
     try:
-        process.run(linker, deadline=Deadline.after(60))
-        process.run(compiler, deadline=Deadline.after(300), env={"PYTHONHOME": str(root / "usr")})
+        process.run([str(root / "usr/sbin/ldconfig"), "-X", "-r", str(root)], deadline=Deadline.after(60))
+        _compile(root, root, "unchecked-hash", modules)
     except (InfraError, OSError) as wrong:
         progress.note(f"the guest's Python modules are not compiled beforehand, it will start slower: {wrong}")
+
+
+def _compile(compiler: Path, stripped: Path, mode: str, modules: Iterable[Path]) -> None:
+    """Compile folders of modules with the tree `compiler`; `stripped` is what they say instead of "/" here."""
+    argv = in_root(compiler, str(python(compiler)), "-S", "-m", "compileall", "-q", "-q", "--invalidation-mode", mode)
+    argv += ["-s", str(stripped), "-p", "/", "-x", _NOT_COMPILED, *map(str, modules)]
+    process.run(argv, deadline=Deadline.after(300), env={"PYTHONHOME": str(compiler / "usr"), "PYTHONPATH": ""})
+
+
+def keep_compiler(root: Path, kept: Path, progress: Progress) -> None:
+    """Copy of the tree what compile_extras needs, in the same places: Python, its libraries, its own modules."""
+    interpreter = python(root)
+    try:
+        listed = process.run(
+            [str(root / LOADER), "--library-path", str(root / LIBRARIES), "--list", str(root / interpreter)],
+            deadline=Deadline.after(30),
+        ).output
+    except (InfraError, OSError) as wrong:
+        progress.note(f"the agent will not be compiled beforehand, it will start slower: {wrong}")
+        return
+    libraries = [word for line in listed.splitlines() if (word := line.split(" => ")[-1].split()[0]).startswith("/")]
+    for source in [root / LOADER, root / interpreter, *map(Path, libraries)]:
+        target = kept / (LOADER if source == root / LOADER else source.relative_to(root))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    skipped = shutil.ignore_patterns("test", "tests", "idlelib", "ensurepip", "pydoc_data")
+    modules = f"usr/lib/{interpreter.name}"
+    shutil.copytree(root / modules, kept / modules, ignore=skipped, ignore_dangling_symlinks=True)
+
+
+def compile_extras(compiler: Path, files: Mapping[str, Path], work: Path, progress: Progress) -> dict[str, Path]:
+    """Bytecode for those of `files` (path in the guest to file here) that are Python modules, as more of the same.
+
+    Empty where the base kept no compiler. "checked-hash": a module edited in a guest is compiled anew there. One that
+    does not compile is left to be reported by the import in the guest. `work` is an empty folder.
+    """
+    modules = {target: path for target, path in files.items() if target.endswith(".py")}
+    if not modules or not (compiler / LOADER).exists():
+        return {}
+    for target, path in modules.items():
+        copy = work / target.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    failed = ""
+    try:
+        _compile(compiler, work, "checked-hash", [work])
+    except InfraError as wrong:
+        failed = wrong.detail or str(wrong)
+    made = {f"/{path.relative_to(work)}": path for path in sorted(work.rglob("*.pyc"))}
+    if len(made) < len(modules):
+        progress.note(f"{len(modules) - len(made)} Python modules for the guest do not compile: {failed}")
+    return made
