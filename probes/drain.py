@@ -1,0 +1,119 @@
+"""What was received: spans out of the ring, counted by probe, written on in bulk."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from probes.attach import Attached
+from probes.records import RECORD_SIZE
+from probes.registry import MAX_PROBES
+from probes.ring import count_probes
+
+_IDS = range(1, MAX_PROBES)
+
+
+class DrainError(Exception):
+    """The records cannot be read, or cannot be written on."""
+
+
+@dataclass
+class Drain:
+    """Moves records from the ring to `sink`, a descriptor; keeps the count by probe that `fired` has to equal.
+
+    `base` are counters from before the self-test ended: what it made is in no answer and in no file.
+    """
+
+    attached: Attached
+    sink: int | None
+    received: Counter[int] = field(default_factory=Counter)
+    written: int = 0
+    seconds: float = 0.0
+    base: dict[int, tuple[int, int]] = field(default_factory=dict)
+    kept: list[bytes] | None = None
+    """While the self-test runs, records are kept here and not written."""
+    _received_base: Counter[int] = field(default_factory=Counter)
+
+    def once(self) -> int:
+        """Take what is there, in spans; returns how many records. Raises DrainError."""
+        ring = self.attached.ring
+        if ring is None or not ring.pending:
+            return 0
+        started, taken = time.monotonic(), 0
+        try:
+            # No more than one ring full: with a fast producer the agent has to answer its controller still.
+            left = ring.pending
+            while left > 0:
+                span = ring.take()
+                if not span.slots:
+                    break
+                left -= span.slots * (RECORD_SIZE + 8)
+                taken += len(span.records) // RECORD_SIZE
+                self._keep(span.records)
+                if span.blocked:
+                    break
+        except ValueError as error:
+            raise DrainError(str(error)) from error
+        self.seconds += time.monotonic() - started
+        return taken
+
+    def _keep(self, records: bytes) -> None:
+        self.received.update(count_probes(records, _IDS))
+        if self.kept is not None:
+            self.kept.append(records)
+            return
+        if self.sink is None:
+            return
+        left = memoryview(records)
+        try:
+            while left:
+                left = left[os.write(self.sink, left) :]
+        except OSError as error:
+            raise DrainError(f"writing records: {error.strerror}") from error
+        self.written += len(records) // RECORD_SIZE
+
+    def flush(self, seconds: float) -> bool:
+        """Drain until the ring is empty and the counters agree; False if they do not within `seconds`.
+
+        They cannot agree while something fires faster than it is read.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            self.once()
+            ring = self.attached.ring
+            if (ring is None or not ring.pending) and self.agrees():
+                return True
+            if time.monotonic() > deadline:
+                return False
+
+    def agrees(self) -> bool:
+        """Whether fired = received + lost, for each probe."""
+        if self.attached.ring is None:
+            return True
+        return all(f == self.received[i] + lost for i, (f, lost) in self.attached.counters().items())
+
+    def forget(self) -> None:
+        """Count from here: what has been received so far is taken out of all later answers."""
+        self.base = self.attached.counters()
+        self._received_base = Counter(self.received)
+        self.written = 0
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """Per probe, by name: fired, lost, received; since `forget()`.
+
+        Where only counts were asked for, an event is received by being counted.
+        """
+        out: dict[str, dict[str, int]] = {}
+        now = self.attached.counters()
+        for probe in self.attached.probes:
+            fired, lost = now[probe.id]
+            fired_before, lost_before = self.base.get(probe.id, (0, 0))
+            received = self.received[probe.id] - self._received_base[probe.id]
+            out[probe.name] = {
+                "fired": fired - fired_before,
+                "lost": lost - lost_before,
+                "received": received if self.attached.ring else fired - fired_before,
+            }
+        return out
