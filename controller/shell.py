@@ -1,199 +1,321 @@
-"""Commands in the guest over SSH: one connection, kept open. The only place that knows Fabric and Paramiko.
+"""Commands in the guest, over one SSH connection that is kept open. The only user of fabric and paramiko.
 
-A handshake under emulation costs a second, a command on an open connection some 0.07 s. The guest's host key is
-known beforehand and no other is accepted; nothing of the person's own SSH configuration, agent or keys is looked at,
-so that it cannot change a result.
+Nothing of the person's own goes in: no ~/.ssh, no agent, no fabric configuration; one known host key and one login key.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
+import math
 import shlex
+import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Protocol
 
-import paramiko
-from fabric import Config, Connection
-from invoke.exceptions import UnexpectedExit
-
-from provision.guest.guest import Guest
 from provision.host.deadline import Deadline
-from provision.host.errors import InfraError, Loss
-from provision.image.image import Image
+from provision.host.errors import GuestLost, InfraError, Loss
+from provision.host.process import tail
 
-logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what matters is raised
+if TYPE_CHECKING:
+    from fabric import Connection
+    from paramiko import Channel
 
 HOST = "guest"
-WATCH_SECONDS = 0.05
-"""How often the console is looked at while a command runs."""
+"""The name under which the host key is known; nothing resolves it."""
 
-GRACE_SECONDS = 10.0
-"""Beyond a command's own deadline, for timeout(1) in the guest to end it and for the status to arrive."""
-
+POLL_SECONDS = 0.1
+"""How often a running command's channel, and the guest's state, are looked at."""
+GRACE_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL in the guest, and again until the host stops to wait."""
+VANISH_SECONDS = 0.5
+"""A connection may break a moment before the console says why."""
+CONNECT_TRIES_SECONDS = 15.0
+RETRY_SECONDS = 0.2
 TIMED_OUT = 124
-"""timeout(1)'s status when it had to end the command."""
+KILLED = 137
+"""What timeout(1) exits with: on time out, and when it had to kill."""
 
-KEEPALIVE_SECONDS = 15
+
+class Reachable(Protocol):
+    """What a shell needs of a guest (provision.guest.guest.Guest)."""
+
+    def open_socket(self, deadline: Deadline | None = None) -> socket.socket: ...
+
+    def check(self) -> None: ...
+
+    def require_alive(self, doing: str) -> None: ...
+
+    def lost(self, loss: Loss, message: str) -> GuestLost: ...
+
+
+class Keys(Protocol):
+    """What a shell needs of an image: how to log in, and whom to expect."""
+
+    @property
+    def key(self) -> Path: ...
+
+    @property
+    def host_key(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Result:
-    """A command that ended. `out` and `err` are its streams."""
+    """A command that has ended. `timed_out`: it was ended in the guest because its time was over."""
 
     command: str
     status: int
     out: str
     err: str
+    timed_out: bool = False
 
-    @property
-    def timed_out(self) -> bool:
-        return self.status == TIMED_OUT
-
-    def expect(self) -> Self:
-        """Itself when the status is 0; InfraError with the command's words otherwise."""
+    def expect(self) -> Result:
+        """Itself; InfraError when the status is not 0."""
         if self.status != 0:
+            how = "did not end in time" if self.timed_out else f"ended with status {self.status}"
             raise InfraError(
-                f"a command in the guest failed with status {self.status}",
-                where=self.command[:80],
-                detail=(self.err or self.out).strip(),
+                f"a command in the guest {how}: {shlex.quote(self.command[:80])}", detail=tail(self.err or self.out)
             )
         return self
-
-
-class _LineSplitter:
-    """A stream that hands over whole lines; given to Fabric as standard output."""
-
-    def __init__(self, line: Callable[[str], None]) -> None:
-        self._line = line
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        *whole, self._rest = (self._rest + text).split("\n")
-        for one in whole:
-            self._line(one.rstrip("\r"))
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        """What came last without a line's end."""
-        if self._rest:
-            self._line(self._rest)
-            self._rest = ""
-
-
-def _lenient_connection(host_key: str, key: Path, sock: Any) -> Connection:
-    kind, text = host_key.split()[:2]
-    connection = Connection(
-        HOST,
-        user="root",
-        config=Config(overrides={"load_ssh_configs": False}, lazy=True),
-        connect_kwargs={
-            "sock": sock,
-            "pkey": paramiko.Ed25519Key.from_private_key_file(str(key)),
-            "allow_agent": False,
-            "look_for_keys": False,
-            "banner_timeout": 60,
-            "auth_timeout": 60,
-        },
-    )
-    client = connection.client
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    client.get_host_keys().add(HOST, kind, paramiko.Ed25519Key(data=base64.b64decode(text)))
-    return connection
 
 
 class Shell:
-    """The open connection. Not to be shared between threads."""
+    """One connection; use it as a context manager, from one thread."""
 
-    def __init__(self, guest: Guest, image: Image, deadline: Deadline) -> None:
-        """Connect within `deadline`. GuestLost when the guest is gone or sshd never answers."""
+    def __init__(self, guest: Reachable, image: Keys, deadline: Deadline) -> None:
         self._guest = guest
-        self._connection = self._connect(image, deadline)
+        self._image = image
+        self._deadline = deadline
+        self._connection: Connection | None = None
 
-    def _connect(self, image: Image, deadline: Deadline) -> Connection:
-        while True:
-            self._guest.check()
-            try:
-                sock = self._guest.open_socket(max(1.0, min(10.0, deadline.remaining())))
-                connection = _lenient_connection(image.host_key, image.key, sock)
-                connection.open()
-                connection.transport.set_keepalive(KEEPALIVE_SECONDS)
-                return connection
-            except paramiko.BadHostKeyException as wrong:
-                raise InfraError("another machine answers in place of the guest", hint="try again") from wrong
-            except (OSError, EOFError, paramiko.SSHException) as wrong:
-                if deadline.passed:
-                    raise self._guest.explain(
-                        Loss.CONNECTION, f"no SSH connection within {deadline.seconds:.0f} s: {wrong}"
-                    ) from wrong
-                time.sleep(min(0.1, deadline.remaining()))
-
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Shell:
+        self._connection = self._connect()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the connection up; safe to call twice and on a dead one."""
-        with suppress(Exception):
-            self._connection.transport.close()
-        with suppress(Exception):
+        if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
-    def run(self, command: str, deadline: Deadline, line: Callable[[str], None] | None = None) -> Result:
-        """Run a shell command in the guest; with `line`, each line of its output is handed over as it comes.
+    def _connect(self) -> Connection:
+        """Connect until the deadline. A wrong host key or a refused login is no matter of time: InfraError at once."""
+        import paramiko
 
-        The guest's own timeout(1) ends a command that takes longer than `deadline`: status 124. GuestLost when the
-        console shows that the guest is gone (noticed while the command runs), or when no status arrives.
-        """
-        seconds = max(1.0, deadline.remaining())
-        bounded = f"timeout -k 2 {seconds:.0f} sh -c {shlex.quote(command)}"
-        last = Deadline.after(seconds + GRACE_SECONDS)
-        splitter = _LineSplitter(line) if line is not None else None
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else a lost guest writes to the terminal
+        while True:
+            self._guest.check()
+            try:
+                return self._try_connect()
+            except paramiko.BadHostKeyException as wrong:
+                raise InfraError("another than our guest answers: its host key differs", where="ssh") from wrong
+            except paramiko.AuthenticationException as wrong:
+                raise InfraError("the guest refuses our login key", where=str(self._image.key)) from wrong
+            except (paramiko.SSHException, OSError, EOFError) as wrong:
+                if self._deadline.passed:
+                    self._guest.require_alive("no SSH connection came about")
+                    raise self._guest.lost(
+                        Loss.CONNECTION, f"no SSH connection within {self._deadline.seconds:.0f} s: {wrong}"
+                    ) from wrong
+                # A refusal comes back at once: ask again, but not in a tight loop.
+                Deadline.after(RETRY_SECONDS).poll(self._checked)
+
+    def _try_connect(self) -> Connection:
+        import fabric
+        import paramiko
+
+        seconds = max(1.0, min(CONNECT_TRIES_SECONDS, self._deadline.remaining()))
+        stream = self._guest.open_socket(Deadline.after(seconds))
         try:
-            promise = self._connection.run(
-                bounded,
-                hide=True,
-                warn=True,
-                in_stream=False,
-                out_stream=splitter,
-                asynchronous=True,
-                encoding="utf-8",
+            connection = fabric.Connection(
+                HOST,
+                user="root",
+                port=22,
+                config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+                connect_kwargs={
+                    "sock": stream,
+                    "pkey": paramiko.Ed25519Key.from_private_key_file(str(self._image.key)),
+                    "allow_agent": False,
+                    "look_for_keys": False,
+                    "banner_timeout": seconds,
+                    "auth_timeout": seconds,
+                },
             )
-            while not promise.runner.process_is_finished:
-                self._guest.check()
-                if last.passed or not self._connection.is_connected:
-                    raise EOFError("no exit status arrived")
-                time.sleep(WATCH_SECONDS / 5 if last.remaining() > seconds + GRACE_SECONDS - 1 else WATCH_SECONDS)
-            done = promise.join()
-        except UnexpectedExit as wrong:
-            done = wrong.result
-        except (OSError, EOFError, paramiko.SSHException) as wrong:
-            self.close()
-            raise self._guest.explain(
-                Loss.HANG if last.passed else Loss.CONNECTION, f"the connection broke during '{command[:60]}': {wrong}"
-            ) from wrong
+            connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+            kind, text = self._image.host_key.split()[:2]
+            known = paramiko.hostkeys.HostKeyEntry.from_line(f"{HOST} {kind} {text}")
+            connection.client.get_host_keys().add(HOST, kind, known.key)
+            connection.open()
         except BaseException:
-            self.close()
+            stream.close()
             raise
-        if splitter is not None:
-            splitter.close()
-        if done.exited == -1:
-            raise self._guest.explain(Loss.CONNECTION, f"no exit status arrived for '{command[:60]}'")
-        return Result(command, int(done.exited), done.stdout, done.stderr)
+        return connection
 
-    def put_text(self, text: str, path: str) -> None:
-        """Write a small text file (100 kB at most, as one argument) in the guest; its folder must exist."""
-        coded = base64.b64encode(text.encode()).decode()
-        self.run(f"printf %s {coded} | base64 -d > {shlex.quote(path)}", Deadline.after(30.0)).expect()
+    @property
+    def connection(self) -> Connection:
+        """Fabric's connection, for what this class does not cover."""
+        assert self._connection is not None, "the shell is not open"
+        return self._connection
+
+    def run(
+        self,
+        command: str,
+        deadline: Deadline,
+        *,
+        line: Callable[[str], None] | None = None,
+        stdin: bytes = b"",
+    ) -> Result:
+        """Run a command line of sh(1) in the guest, to its end or to the deadline.
+
+        The guest's timeout(1) ends it when its time is over: then `timed_out` is set. `line` gets each line of standard
+        output as it comes. GuestLost as soon as the guest is lost, within a second, not when the deadline passes; and
+        when a command cannot be ended even by SIGKILL.
+        """
+        import paramiko
+
+        seconds = max(1, math.ceil(deadline.remaining()))
+        whole = f"exec timeout -k {GRACE_SECONDS:.0f} {seconds} sh -c {shlex.quote(command)}"
+        last = Deadline.after(seconds + 3 * GRACE_SECONDS)
+        began = time.monotonic()
+        try:
+            channel = self.connection.create_session()
+            channel.settimeout(max(1.0, last.remaining()))
+            channel.exec_command(whole)
+            output = _Output(line)
+            status = self._follow(channel, stdin, output, last, command)
+        except (OSError, EOFError, paramiko.SSHException) as wrong:
+            raise self._broken(command) from wrong
+        if status == -1:
+            raise self._broken(command)
+        late = status in (TIMED_OUT, KILLED) and time.monotonic() - began >= seconds
+        return Result(command, status, output.text(), output.errors(), late)
+
+    def _follow(self, channel: Channel, stdin: bytes, output: _Output, last: Deadline, command: str) -> int:
+        """Feed and drain the channel until the command's end; its status, -1 when none arrived."""
+        channel.settimeout(POLL_SECONDS)
+        rest = stdin
+        ended_input = False
+        checked = time.monotonic()
+        with channel:
+            while True:
+                moved = False
+                if rest and channel.send_ready():
+                    rest = rest[channel.send(rest) :]
+                    moved = True
+                if not rest and not ended_input:
+                    channel.shutdown_write()
+                    ended_input = True
+                while channel.recv_stderr_ready():
+                    output.error(channel.recv_stderr(65536))
+                    moved = True
+                # recv() waits POLL_SECONDS at most: this is where the loop spends its time.
+                try:
+                    chunk = channel.recv(65536)
+                    if chunk:
+                        output.feed(chunk)
+                        moved = True
+                    elif channel.exit_status_ready() or channel.closed:
+                        break
+                    else:  # standard output is closed, but the command goes on
+                        channel.status_event.wait(POLL_SECONDS)
+                except TimeoutError:
+                    pass
+                if time.monotonic() - checked >= POLL_SECONDS:
+                    checked = time.monotonic()
+                    self._guest.check()
+                if last.passed and not moved:
+                    self._guest.require_alive(f"{command[:60]!r} did not end")
+                    stuck = f"{command[:60]!r} does not end even when killed: it is stuck in the kernel"
+                    raise self._guest.lost(Loss.HANG, stuck)
+            while chunk := channel.recv_stderr(65536) if channel.recv_stderr_ready() else b"":
+                output.error(chunk)
+            output.end()
+            return channel.recv_exit_status() if channel.exit_status_ready() else -1
+
+    def _broken(self, command: str) -> GuestLost:
+        """Why the connection broke: what the console or QEMU say, else that it did."""
+        try:
+            Deadline.after(VANISH_SECONDS).poll(self._checked)
+            self._guest.require_alive("the SSH connection broke")
+        except GuestLost as lost:
+            return lost
+        return self._guest.lost(Loss.CONNECTION, f"the SSH connection broke during {command[:60]!r}")
+
+    def _checked(self) -> bool:
+        self._guest.check()
+        return False
+
+    def put(self, source: Path, target: str) -> None:
+        """Copy a file into the guest, with its mode."""
+        self._transfer("put", target, lambda: self.connection.put(str(source), target, preserve_mode=True))
+
+    def get(self, source: str, target: Path) -> None:
+        """Copy a file out of the guest. InfraError when it is not there."""
+        self._transfer("get", source, lambda: self.connection.get(source, str(target), preserve_mode=True))
+
+    def _transfer(self, what: str, path: str, work: Callable[[], object]) -> None:
+        import paramiko
+
+        self._guest.check()
+        try:
+            work()
+        except FileNotFoundError as wrong:
+            raise InfraError("no such file or folder in the guest", where=path) from wrong
+        except PermissionError as wrong:
+            raise InfraError("no permission in the guest", where=path) from wrong
+        except (OSError, EOFError, paramiko.SSHException) as wrong:
+            self._guest.check()
+            if self.connection.is_connected:
+                raise InfraError(f"{what} failed: {wrong}", where=path) from wrong
+            raise self._broken(f"{what} {path}") from wrong
+
+    def put_text(self, text: str, target: str, deadline: Deadline | None = None) -> None:
+        """Write a text file in the guest. Cheaper than put(): no subsystem has to start."""
+        self.run(f"cat >{shlex.quote(target)}", deadline or Deadline.after(30), stdin=text.encode()).expect()
+
+    def interactive(self) -> int:
+        """A login shell on the person's terminal; its exit status."""
+        from invoke.exceptions import UnexpectedExit
+
+        try:
+            return int(self.connection.shell().exited)
+        except UnexpectedExit as ended:
+            status = int(ended.result.exited)
+        if status == -1:
+            raise self._broken("an interactive shell")
+        return status
+
+
+class _Output:
+    """Both streams of a command, decoded at the end; standard output also line by line."""
+
+    def __init__(self, line: Callable[[str], None] | None) -> None:
+        self._line = line
+        self._out: list[bytes] = []
+        self._err: list[bytes] = []
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        self._out.append(chunk)
+        if self._line is not None:
+            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            for raw in whole:
+                self._line(raw.decode(errors="replace"))
+
+    def error(self, chunk: bytes) -> None:
+        self._err.append(chunk)
+
+    def end(self) -> None:
+        if self._line is not None and self._rest:
+            self._line(self._rest.decode(errors="replace"))
+            self._rest = b""
+
+    def text(self) -> str:
+        return b"".join(self._out).decode(errors="replace")
+
+    def errors(self) -> str:
+        return b"".join(self._err).decode(errors="replace")

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Makes this machine ready for mof: host packages by apt, the Python environment .venv. What is there is left alone; when all
-# is there, nothing is said and nothing is started.
-#
+# Makes this machine ready for mof: host packages by apt, the Python environment .venv. What is there is left alone;
+# when all is there, nothing is said and nothing is started.
 #   setup.sh            all of it
 #   setup.sh packages   the host packages alone
 #   setup.sh missing    the names of the host packages that are missing
@@ -58,10 +57,8 @@ read_list() { # names -> $missing; lines "name why" -> $reasons; lines "name sui
         case $name in '' | '#'*) continue ;; esac
         # shellcheck disable=SC2086 # words
         there $look && continue
-        # shellcheck disable=SC2086 # trims
-        why=$(echo $why)
         missing="$missing $name"
-        reasons="$reasons$(printf '  %-23s %s' "$name" "$why")$newline"
+        reasons="$reasons$(printf '  %-23s%s' "$name" "${why%"${why##*[! ]}"}")$newline"
         for suite in $suites; do from="$from$name $suite$newline"; done
     done <"$list"
     set +f
@@ -75,6 +72,7 @@ aliases() { # RELEASE: a pattern for its names, since a machine's sources may sa
 }
 
 configured() { # RELEASE SUITE: this machine's own sources have it
+    # shellcheck disable=SC2016 # apt's own syntax
     apt-get indextargets --no-release-info --format '$(RELEASE)' 2>/dev/null |
         grep -qxE "($(aliases "$1"))-$2"
 }
@@ -121,9 +119,16 @@ sources() { # RELEASE SUITE ENDING FOLDER: this machine's entries for RELEASE, m
     find "$4.list" "$4.sources" -size 0 -delete
 }
 
+extra_source() { # SUITE FOLDER: the source of this release's SUITE, as this machine's mirror would have it
+    case $1 in
+    security) sources "$code" "$code-$1" -security "$2" ;; # .../debian and .../debian-security
+    *) sources "$code" "$code-$1" '' "$2" ;;
+    esac
+}
+
 release() { # Debian's name of the release; empty elsewhere
     # shellcheck source=/dev/null
-    (ID='' VERSION_CODENAME='' && . "${MOF_OS_RELEASE:-/etc/os-release}" && [ "$ID" = debian ] && echo "$VERSION_CODENAME") || :
+    (ID='' && . "${MOF_OS_RELEASE:-/etc/os-release}" && [ "$ID" = debian ] && echo "${VERSION_CODENAME:-}") || :
 }
 
 plan() { # -> $wanted: lines "name suite how", how being ? (if it is there) or = (only there), for this release
@@ -135,7 +140,7 @@ plan() { # -> $wanted: lines "name suite how", how being ? (if it is there) or =
         "$code="*) how='=' ;;
         *) continue ;;
         esac
-        for suite in $(echo "${rule#"$code"?}" | tr ',' ' '); do wanted="$wanted$name $suite $how$newline"; done
+        wanted="$wanted$name ${rule#"$code"?} $how$newline"
     done <<-LINES
 	$from
 	LINES
@@ -143,16 +148,16 @@ plan() { # -> $wanted: lines "name suite how", how being ? (if it is there) or =
 
 # --- apt: installing ---------------------------------------------------------------------------------------------
 
-watched() { # LOG WHAT PATTERN COMMAND...: run it, count on a terminal the lines that match; the end of the log when it fails
-    log=$1 what=$2 pattern=$3
+watched() { # LOG WHAT WORDS COMMAND...: run it; on a terminal, count its lines that begin with one of the words
+    log=$1 what=$2 words=$3
     shift 3
     echo 1 >"$log.status"
     { "$@" 2>&1 && echo 0 >"$log.status"; } </dev/null | {
         count=0
         while IFS= read -r line; do
             printf '%s\n' "$line"
-            case $line in
-            $pattern)
+            case " $words " in
+            *" ${line%%[ :]*} "*)
                 count=$((count + 1))
                 [ ! -t 2 ] || printf '\rmof: %s (%d)' "$what" "$count" >&2
                 ;;
@@ -180,71 +185,94 @@ install() {
     plan
     extra=$(echo "$wanted" | awk '$2 != "" { print $2 }' | sort -u)
     for suite in $extra; do
-        configured "$code" "$suite" && continue
-        case $suite in security) ending=-security ;; *) ending='' ;; esac
-        sources "$code" "$code-$suite" "$ending" "$work/parts"
+        configured "$code" "$suite" || extra_source "$suite" "$work/parts"
     done
 
     say "installing $(echo "$missing" | wc -w) host packages:"
     printf '%s' "$reasons" >&2
     # A source that cannot be had does no harm by itself: what counts is whether each package is in one that can.
-    watched "$work/update.log" "reading package lists" '[GH]et:*|Hit:*' apt update || :
-    arguments='' absent=''
+    watched "$work/update.log" "reading package lists" 'Get Hit' apt update || :
+    # shellcheck disable=SC2086 # words
+    offers=$(apt-cache -o "Dir::Etc::SourceParts=$work/parts" -o "Dir::State::Lists=$work/lists" \
+        -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=" policy $missing |
+        awk '/^[^ ]/ { name = substr($1, 1, length($1) - 1) } $2 ~ /:\// { print name, $3 }')
+    absent=''
     for name in $missing; do
-        known=$(apt_policy "$name")
-        pick=$name
-        for suite in $(echo "$wanted" | awk -v name="$name" '$1 == name && $3 == "?" { print $2 }'); do
-            case $known in *"$code-$suite/"*) pick=$name/$code-$suite ;; esac
-        done
-        [ -n "$known" ] || absent="$absent $name"
-        arguments="$arguments $pick"
+        echo "$offers" | grep -q "^$name " || absent="$absent $name"
     done
     if [ -n "$absent" ]; then
         grep -E '^(E|Err|W):?' "$work/update.log" | tail -n 20 >&2 || :
         fail "this machine's apt sources do not have:$absent"
     fi
+    offered() { echo "$offers" | grep -q "^$1 $2/"; }
+    split offered
     # shellcheck disable=SC2086 # words
-    if ! watched "$work/install.log" "fetching, unpacking, setting up" 'Get:*|Unpacking*|Setting up*' \
-        apt install --no-install-recommends $arguments; then
-        tail -n 20 "$work/install.log" >&2
-        fail "apt-get failed"
-    fi
+    fetch $plain
+    # shellcheck disable=SC2086 # words
+    [ -z "$special" ] || fetch -t "$target" $special
     rm -rf "$work"
     work=
 }
 
-apt_policy() { # NAME: its line "SUITE/COMPONENT ..." of every version that can be had
-    apt-cache -o "Dir::Etc::SourceParts=$work/parts" -o "Dir::State::Lists=$work/lists" \
-        -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=" policy "$1" | grep -E '^ +[0-9]+ [a-z+-]+:/?/?' || :
+fetch() { # apt-get install's arguments; nothing when there are none
+    [ $# != 0 ] || return 0
+    watched "$work/install.log" "fetching, unpacking, setting up" 'Get Unpacking Setting' \
+        apt install --no-install-recommends "$@" && return
+    tail -n 20 "$work/install.log" >&2
+    fail "apt-get failed"
+}
+
+# A package from backports needs its dependencies from there too: `-t`, in a call of its own so that nothing else comes
+# from there (NAME/SUITE would choose the suite for the one package alone).
+split() { # OFFERED (a command: PACKAGE SUITE): $missing -> $plain, and $special to come from the suite $target
+    plain='' special='' target=''
+    for name in $missing; do
+        better=$(echo "$wanted" | awk -v name="$name" '$1 == name && $3 == "?" { print $2 }')
+        if [ -n "$better" ] && "$1" "$name" "$code-$better"; then
+            target=$code-$better special="$special $name"
+        else
+            plain="$plain $name"
+        fi
+    done
+}
+
+offers_suite() { # FOLDER: the one source in it can be had; asked without root, and without a trace
+    mkdir -p "$1/state/lists/partial" "$1/cache/archives/partial"
+    apt-get -qq update -o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$1/parts" -o "Dir::State=$1/state" \
+        -o "Dir::Cache=$1/cache" -o APT::Update::Error-Mode=any >/dev/null 2>&1 ||
+        return 1
 }
 
 command_line() { # what root has to run, as one line, on this machine as it is
     plan
-    arguments='' source=''
-    for name in $missing; do
-        pick=$name rules=$(echo "$wanted" | awk -v name="$name" '$1 == name { print $2 $3 }') only=0 found=0
-        for rule in $rules; do
-            suite=${rule%?}
-            if configured "$code" "$suite"; then
-                found=1
-                case $rule in *'?') pick=$name/$code-$suite ;; esac
-            fi
-            case $rule in *=) only=1 last=$suite ;; esac
-        done
-        # In no suite that this machine knows: the line brings the source along.
-        [ "$only" = 0 ] || [ "$found" = 1 ] || source=$last
-        arguments="$arguments $pick"
-    done
-    if [ -n "$source" ]; then
-        work=$(mktemp -d)
-        sources "$code" "$code-$source" '' "$work"
-        for file in "$work"/mof-*; do
-            [ -f "$file" ] || continue
+    brought=' '
+    for suite in $(echo "$wanted" | awk '{ print $2 }' | sort -u); do
+        configured "$code" "$suite" && continue
+        # The line brings the source along, if this machine's mirror has it: only then does apt-get update not fail.
+        [ -n "$work" ] || work=$(mktemp -d)
+        mkdir -p "$work/$suite/parts"
+        extra_source "$suite" "$work/$suite/parts"
+        if ! offers_suite "$work/$suite"; then
+            case $wanted in
+            *" $suite ="*) say "this machine's mirror has no $code-$suite: add a source that has, first" ;;
+            esac
+            continue
+        fi
+        brought="$brought$code-$suite "
+        for file in "$work/$suite/parts"/*; do
             text=$(awk '{ printf "%s\\n", $0 }' "$file")
             printf "printf '%s' > /etc/apt/sources.list.d/%s && " "$text" "${file##*/}"
         done
-    fi
-    printf 'apt-get update && apt-get install -y --no-install-recommends%s\n' "$arguments"
+    done
+    known() {
+        case $brought in *" $2 "*) return 0 ;; esac
+        configured "$code" "${2#"$code-"}"
+    }
+    split known
+    printf 'apt-get update'
+    [ -z "$plain" ] || printf ' && apt-get install -y --no-install-recommends%s' "$plain"
+    [ -z "$special" ] || printf ' && apt-get install -y --no-install-recommends -t %s%s' "$target" "$special"
+    echo
 }
 
 without_fetched() { # drop what the build can fetch for itself, when apt knows it
@@ -252,8 +280,8 @@ without_fetched() { # drop what the build can fetch for itself, when apt knows i
         apt-cache show "$name" >/dev/null 2>&1 || continue
         missing=$(echo " $missing " | sed "s/ $name / /")
     done
-    # shellcheck disable=SC2086 # trims
-    missing=$(echo $missing)
+    missing=${missing# }
+    missing=${missing% }
 }
 
 packages() {
@@ -284,7 +312,7 @@ packages() {
 # --- Python ------------------------------------------------------------------------------------------------------
 
 environment() {
-    # One marker a content of pyproject.toml and a place: an environment that was moved or outlived its Python is remade.
+    # The marker knows the content of pyproject.toml and the place: an environment that was moved is remade.
     marker=$venv/installed-$(sha256sum "$root/pyproject.toml" | cut -c 1-16)
     if [ -f "$marker" ] && read -r place <"$marker" && [ "$place" = "$venv" ] && [ -x "$venv/bin/python" ]; then
         return 0
@@ -302,12 +330,12 @@ environment() {
     if [ "$("$venv/bin/python" -c 'import sys; print(sys.prefix, sys.version)' 2>/dev/null)" = \
         "$("$python" -c 'import sys; print(sys.argv[1], sys.version)' "$venv")" ] &&
         grep -qsF "$venv" "$venv/bin/pip"; then clear=; fi
-    if ! watched "$work/venv.log" venv 'none' "$python" -m venv $clear "$venv"; then
+    if ! watched "$work/venv.log" venv '' "$python" -m venv $clear "$venv"; then
         tail -n 20 "$work/venv.log" >&2
         fail "the Python environment could not be made"
     fi
-    if ! watched "$work/pip.log" "fetching Python packages" 'Collecting*|Requirement*' \
-        "$venv/bin/python" -m pip install --disable-pip-version-check -e "$root[dev]"; then
+    if ! watched "$work/pip.log" "fetching Python packages" Collecting \
+        "$venv/bin/python" -m pip install --disable-pip-version-check -e "${root}[dev]"; then
         grep -vE '^(Requirement|Collecting|  (Using|Downloading|Getting))' "$work/pip.log" | tail -n 20 >&2
         fail "pip failed"
     fi

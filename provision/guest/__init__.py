@@ -1,1 +1,1 @@
-"""A running guest: its console, monitor, network and life."""
+"""The running guest: accelerator, console, monitor, network, and the guest itself."""

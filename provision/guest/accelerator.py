@@ -1,150 +1,186 @@
-"""Which accelerator works here: found out by booting a guest kernel, since nothing less proves it.
-
-A /dev/kvm that opens, and makes a VM and a CPU, is no proof: under some nested or paravirtual KVM the firmware runs
-and the guest kernel never prints a line.
-"""
+"""Which QEMU there is, and whether KVM really runs a guest kernel here."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import platform
 import re
+import signal
+import tempfile
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from provision.guest.console import Console
+from provision.hardware.qemu import CPU_KVM, Accelerator
 from provision.host import process
-from provision.host.cache import Cache
+from provision.host.cache import Cache, digest
 from provision.host.deadline import Deadline
 from provision.host.errors import InfraError, UserError
 from provision.host.progress import Progress
 
-QEMU = "qemu-system-x86_64"
-OLDEST_QEMU = (7, 2)
-PROBE_SECONDS = 10.0
+PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"
+OLDEST = (7, 2)
+
 KVM_DEVICE = Path("/dev/kvm")
-BOOTED = "Linux version"
-
-
-class Accelerator(StrEnum):
-    AUTO = "auto"
-    KVM = "kvm"
-    TCG = "tcg"
+PROBE_SECONDS = 10.0
+PROBE_MB = 256
+PROBE_CPUS = 2
+_BOOTED = re.compile(r"Unable to mount root fs|VFS: Cannot open root device|Run \S+ as init process")
+"""The last thing that a kernel without a root disk says: it has come all the way."""
 
 
 @dataclass(frozen=True)
 class Qemu:
-    """The installed QEMU. `version` as it names itself, such as 10.0.2."""
+    """The QEMU in use; `version` as it says itself: "10.0.2"."""
 
     path: str
     version: str
 
 
-def wanted() -> Accelerator:
-    """What `MOF_ACCEL` asks for; UserError when it is none of the three."""
-    text = os.environ.get("MOF_ACCEL") or Accelerator.AUTO
-    try:
-        return Accelerator(text)
-    except ValueError as wrong:
-        known = ", ".join(Accelerator)
-        raise UserError(f"'{text}' is no accelerator", where="MOF_ACCEL", hint=f"one of: {known}") from wrong
+@dataclass(frozen=True)
+class Choice:
+    """The accelerator that a guest gets; `why` says why it is not KVM, "" otherwise."""
+
+    accelerator: Accelerator
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class KvmAnswer:
+    """What the probe found; `why` is empty when KVM works."""
+
+    works: bool
+    why: str
 
 
 def parse_version(text: str) -> str:
-    """The version in the first line of `qemu-system-x86_64 --version`."""
-    found = re.search(r"version (\d+\.\d+(?:\.\d+)?)", text)
+    """The version in `qemu-system-x86_64 --version`; InfraError when there is none or it is older than OLDEST."""
+    found = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", text)
     if found is None:
-        raise InfraError("QEMU does not tell its version", where=QEMU, detail=text)
-    return found[1]
+        raise InfraError(f"{PROGRAM} does not say its version", hint=f"apt-get install {PACKAGE}", detail=text)
+    version = ".".join(part for part in found.groups() if part is not None)
+    if (int(found[1]), int(found[2])) < OLDEST:
+        raise InfraError(
+            f"QEMU {version} is too old: {OLDEST[0]}.{OLDEST[1]} or newer is needed",
+            where=PROGRAM,
+            hint="install it from your distribution's backports",
+        )
+    return version
 
 
-def qemu() -> Qemu:
-    """The installed QEMU; InfraError when it is missing or older than 7.2."""
-    path = process.find(QEMU, "qemu-system-x86")
-    version = parse_version(process.run([path, "--version"], deadline=Deadline.after(30)).output)
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_QEMU:
-        raise InfraError(f"QEMU {version} is too old", where=path, hint="7.2 or newer: apt-get install qemu-system-x86")
-    return Qemu(path, version)
+def find_qemu() -> Qemu:
+    """The QEMU on the path. InfraError when it is missing or too old."""
+    path = process.find(PROGRAM, PACKAGE)
+    return Qemu(path, parse_version(process.run([path, "--version"], deadline=Deadline.after(20)).output))
 
 
-def _host_key(program: Qemu) -> str:
-    """What the answer depends on: this boot of this host, and the QEMU."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return hashlib.sha256(f"{boot} {program.path} {program.version}".encode()).hexdigest()[:16]
-
-
-def remembered(cache: Cache, program: Qemu) -> tuple[bool, str] | None:
-    """What an earlier probe found: whether KVM works, and why not; None when none has been made since boot."""
+def from_environment() -> Accelerator:
+    """MOF_ACCEL, AUTO when it is unset or empty. UserError when it is none of the three."""
+    text = os.environ.get("MOF_ACCEL", "") or Accelerator.AUTO.value
     try:
-        answer = json.loads((cache.root / "kvm" / f"{_host_key(program)}.json").read_text())
-        return bool(answer["works"]), str(answer["why"])
-    except (OSError, ValueError, KeyError):
+        return Accelerator(text)
+    except ValueError as wrong:
+        names = ", ".join(a.value for a in Accelerator)
+        raise UserError(f"{text!r} is no accelerator", where="MOF_ACCEL", hint=f"one of {names}") from wrong
+
+
+def resolve(wish: Accelerator, qemu: Qemu, kernel: Path, cache: Cache, progress: Progress) -> Choice:
+    """The accelerator to use. AUTO falls back to TCG with one note; KVM that does not work is an InfraError."""
+    if wish is Accelerator.TCG:
+        return Choice(Accelerator.TCG)
+    answer = kvm_works(qemu, kernel, cache, progress)
+    if answer.works:
+        return Choice(Accelerator.KVM)
+    if wish is Accelerator.KVM:
+        raise InfraError(
+            f"KVM was asked for and does not work: {answer.why}",
+            where="MOF_ACCEL",
+            hint="unset MOF_ACCEL; TCG emulates instead",
+        )
+    progress.note(f"no KVM, so TCG emulates: {answer.why}")
+    return Choice(Accelerator.TCG, answer.why)
+
+
+def kvm_works(qemu: Qemu, kernel: Path, cache: Cache, progress: Progress, *, again: bool = False) -> KvmAnswer:
+    """Whether a guest kernel boots under KVM: asked once for a host kernel, CPU and QEMU, then remembered.
+
+    `again` asks anew. Whether the device can be opened is cheap and is looked at every time.
+    """
+    if not KVM_DEVICE.exists():
+        return KvmAnswer(False, f"there is no {KVM_DEVICE}")
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        return KvmAnswer(False, f"{KVM_DEVICE} may not be opened; join the group kvm")
+    with cache.lock("kvm-probe", progress):
+        memory = _memory(qemu, cache)
+        if not again and (known := _recall(memory)) is not None:
+            return known
+        progress.step("does KVM work here? booting a kernel to see")
+        answer = _probe(qemu, kernel)
+        _remember(memory, answer)
+        return answer
+
+
+def remembered(qemu: Qemu, cache: Cache) -> KvmAnswer | None:
+    """What an earlier probe found on this host; None when there was none. Boots nothing."""
+    return _recall(_memory(qemu, cache))
+
+
+def _memory(qemu: Qemu, cache: Cache) -> Path:
+    """Where the answer for this host is kept: it changes with the host's kernel, its CPU and QEMU."""
+    cpu = [
+        line
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+        if line.startswith(("model name", "flags", "microcode"))
+    ]
+    how = probe_arguments(Path("kernel"), Path("console"))
+    host = [platform.release(), platform.version()]
+    key = digest({"kernel": host, "cpu": cpu, "qemu": [qemu.path, qemu.version], "how": how})
+    return cache.root / "host" / f"kvm-{key[:16]}.json"
+
+
+def _recall(memory: Path) -> KvmAnswer | None:
+    try:
+        kept = json.loads(memory.read_text())
+        return KvmAnswer(bool(kept["works"]), str(kept["why"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remember(cache: Cache, program: Qemu, works: bool, why: str) -> None:
-    folder = cache.root / "kvm"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_host_key(program)}.json"
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"works": works, "why": why}))
-    draft.replace(path)
+def _remember(memory: Path, answer: KvmAnswer) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    draft = memory.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps({"works": answer.works, "why": answer.why}) + "\n")
+    draft.replace(memory)
 
 
-def probe_arguments(kernel: Path) -> list[str]:
-    """The smallest guest that shows a living kernel: no disk, so it panics after its first lines and QEMU ends."""
+def probe_arguments(kernel: Path, console: Path) -> list[str]:
+    """QEMU's arguments for a kernel with two CPUs and nothing else, which boots until it misses its root disk."""
     return [
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-        *("-M", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M"),
-        *("-kernel", str(kernel), "-append", "console=ttyS0 panic=-1", "-serial", "stdio"),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-machine", "q35,usb=off,vmport=off,smbus=off,sata=off", "-accel", "kvm", "-cpu", CPU_KVM),
+        *("-smp", str(PROBE_CPUS), "-m", f"size={PROBE_MB}M"),
+        *("-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"),
+        *("-chardev", f"file,id=console,path={str(console).replace(',', ',,')}", "-serial", "chardev:console"),
     ]
 
 
-def probe(program: Qemu, kernel: Path, seconds: float = PROBE_SECONDS) -> tuple[bool, str]:
-    """Boot `kernel` under KVM for at most `seconds`; whether it printed its first line, and if not, why not."""
-    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-        there = KVM_DEVICE.exists()
-        return False, f"{KVM_DEVICE} is not accessible" if there else f"there is no {KVM_DEVICE}"
-    booted = False
-
-    def line(text: str) -> None:
-        nonlocal booted
-        booted = booted or BOOTED in text
-
-    try:
-        done = process.run(
-            [program.path, *probe_arguments(kernel)], deadline=Deadline.after(seconds), check=False, line=line
-        )
-    except InfraError:
-        return booted, "" if booted else f"a guest kernel prints nothing on it within {seconds:.0f} s"
-    if booted:
-        return True, ""
-    last = done.output.strip().splitlines()
-    return False, last[-1] if last else f"QEMU ended with status {done.status} and said nothing"
-
-
-def choose(cache: Cache, program: Qemu, kernel: Path, progress: Progress) -> Accelerator:
-    """KVM when a guest kernel runs on it, else TCG, with a line that says why.
-
-    InfraError when `MOF_ACCEL=kvm` and it does not work.
-    """
-    asked = wanted()
-    if asked is Accelerator.TCG:
-        return asked
-    answer = remembered(cache, program)
-    if answer is None:
-        progress.step("finding out whether a guest kernel runs on KVM (10 s at most, once)")
-        answer = probe(program, kernel)
-        _remember(cache, program, *answer)
-    works, why = answer
-    if works:
-        return Accelerator.KVM
-    if asked is Accelerator.KVM:
-        raise InfraError(f"KVM does not work here: {why}", where="MOF_ACCEL", hint="MOF_ACCEL=tcg")
-    progress.note(f"KVM does not work here ({why}); using TCG, which is slower")
-    return Accelerator.TCG
+def _probe(qemu: Qemu, kernel: Path) -> KvmAnswer:
+    """Boot. Firmware that runs proves nothing; a kernel that has come to its end without a root disk does."""
+    deadline = Deadline.after(PROBE_SECONDS)
+    with tempfile.TemporaryDirectory(prefix="mof-kvm-") as folder:
+        console = Console(Path(folder) / "console")
+        said = Path(folder) / "qemu"
+        argv = [qemu.path, *probe_arguments(kernel, console.path)]
+        with said.open("wb") as stream, process.started(argv, stdout=stream, stderr=stream, grace=0.5) as child:
+            deadline.poll(lambda: _BOOTED.search(console.tail()) is not None or child.poll() is not None)
+            ended = child.poll()
+        if _BOOTED.search(console.tail()):
+            return KvmAnswer(True, "")
+        words = said.read_text(errors="replace").strip()
+        if ended and words:
+            return KvmAnswer(False, f"QEMU says {words.splitlines()[0].removeprefix(f'{PROGRAM}: ')!r}")
+        if last := console.last_line():
+            return KvmAnswer(False, f"a guest kernel came no further than {last!r} in {PROBE_SECONDS:.0f} s")
+        return KvmAnswer(False, f"{KVM_DEVICE} opens, but a guest kernel said nothing in {PROBE_SECONDS:.0f} s")

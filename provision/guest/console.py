@@ -1,114 +1,181 @@
-"""The guest's console: a file that QEMU writes from the first byte, and what its lines say about the guest's health."""
+"""What the guest says on its console, and what that means.
+
+QEMU writes the console to a file from the first byte. It is read when someone asks, so there is no thread; the detector
+is a function of the text alone.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import threading
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from provision.host.deadline import Deadline
 from provision.host.errors import Loss
 
 READY = "mof: ready"
-TAIL_LINES = 25
+"""Said once by the image's init, when logins are accepted."""
+COMPLAINT = "mof: failed: "
 
-_STAMP = r"^(?:\[ *\d+\.\d+\](?:\[[^]]*\])? )?"
-_SIGNS: tuple[tuple[Loss, re.Pattern[str]], ...] = (
-    (Loss.PANIC, re.compile(_STAMP + r"Kernel panic - not syncing: (.*)", re.MULTILINE)),
+TAIL_LINES = 40
+"""How much of the console goes into an error: a panic with its call trace."""
+KEPT_LINES = 400
+
+SETTLE_SECONDS = 1.0
+"""An oops becomes a panic, and a panic prints its trace, within this time after the first line."""
+QUIET_SECONDS = 0.3
+
+_STAMP = re.compile(r"\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ?")
+"""What printk puts before every line (CONFIG_PRINTK_TIME, CONFIG_PRINTK_CALLER)."""
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+_FATAL = (
+    # kernel/panic.c, panic()
+    (Loss.PANIC, re.compile(r"Kernel panic - not syncing.*")),
+    # kernel/hung_task.c, check_hung_task(): a task that waited in the kernel for 120 s
+    (Loss.HANG, re.compile(r"INFO: task \S+ blocked (?:in I/O wait )?for more than \d+ seconds.*")),
+    # arch/x86/kernel/dumpstack.c, __die_header(); arch/x86/mm/fault.c; lib/bug.c; mm/page_alloc.c, bad_page()
     (
         Loss.OOPS,
-        re.compile(
-            _STAMP + r"((?:Oops|general protection fault|BUG: (?!soft lockup|workqueue)|kernel BUG at |"
-            r"Unable to handle kernel|double fault).*)",
-            re.MULTILINE,
-        ),
-    ),
-    (
-        Loss.HANG,
-        re.compile(
-            _STAMP + r"((?:watchdog: )?BUG: soft lockup.*|INFO: task .* blocked for more than .*|"
-            r"rcu: INFO: rcu_\w+ (?:self-)?detected (?:expedited )?stalls?.*)",
-            re.MULTILINE,
-        ),
+        re.compile(r"(?:BUG: (?!\S+ lockup)|kernel BUG at |Oops: |general protection fault|Unable to handle ).*"),
     ),
 )
-"""How 6.12 words them: kernel/panic.c, arch/x86/kernel/dumpstack.c, arch/x86/mm/fault.c, kernel/watchdog.c,
-kernel/hung_task.c, kernel/rcu/tree_stall.h. A panic that follows an oops is the one reported."""
 
-_WARNING = re.compile(_STAMP + r"(WARNING: .*)", re.MULTILINE)
+# A stall may be the host's doing: an emulated CPU that gets no time. It is told, and it explains a guest that no longer
+# answers.
+_STALLS = (
+    re.compile(r"BUG: (?:soft|workqueue) lockup.*"),  # kernel/watchdog.c, kernel/workqueue.c
+    re.compile(r"rcu: INFO: .*(?:self-detected stall|detected (?:expedited )?stalls?).*"),  # kernel/rcu/tree_stall.h
+    re.compile(r"rcu: .* kthread starved for .*"),
+)
+_WARNING = re.compile(r"WARNING: .*")  # kernel/panic.c, __warn()
 
 
 @dataclass(frozen=True)
-class Sign:
-    """A line that says that the guest is lost, and how."""
+class Fault:
+    """The first thing on the console after which the guest cannot be believed, and the line that said so."""
 
     loss: Loss
-    text: str
+    line: str
 
 
-def diagnose(text: str) -> Sign | None:
-    """The gravest sign in a console's text; None when it looks healthy."""
-    for loss, pattern in _SIGNS:
-        if found := pattern.search(text):
-            return Sign(loss, found[1].strip())
-    return None
+@dataclass
+class Detector:
+    """Reads a console line by line. The first fault counts: what follows it is its consequence.
 
+    `warnings`: kernel WARNINGs and failed steps of init; they do not end a run. `stalls`: see _STALLS.
+    """
 
-def warnings(text: str) -> list[str]:
-    """The kernel's own warnings: not fatal, and worth telling."""
-    return [found.strip() for found in _WARNING.findall(text)]
+    ready: bool = False
+    fault: Fault | None = None
+    warnings: list[str] = field(default_factory=list)
+    stalls: list[str] = field(default_factory=list)
+    _fragment: str = ""
+
+    def line(self, text: str) -> None:
+        """One line without its end."""
+        stamp = _STAMP.search(text)
+        if stamp is None:
+            said, self._fragment = self._fragment + text, ""
+            self._user(said)
+        else:
+            # The kernel's line may have cut a user's in two: its rest comes on a later line.
+            self._fragment += text[: stamp.start()]
+            text = text[stamp.end() :]
+        # Lines without a stamp count too: they may be a kernel's whose stamp was torn.
+        self._kernel(text)
+
+    def _user(self, text: str) -> None:
+        if text.rstrip().endswith(READY):
+            self.ready = True
+        elif COMPLAINT in text:
+            self.warnings.append(text[text.index(COMPLAINT) :].strip())
+
+    def _kernel(self, text: str) -> None:
+        for pattern in _STALLS:
+            if found := pattern.search(text):
+                self.stalls.append(found.group().strip())
+                return
+        if found := _WARNING.search(text):
+            self.warnings.append(found.group().strip())
+            return
+        if self.fault is None:
+            for loss, pattern in _FATAL:
+                if found := pattern.search(text):
+                    self.fault = Fault(loss, found.group().strip())
+                    return
 
 
 class Console:
-    """Reads the console's file as it grows; each byte is looked at once, with some overlap."""
-
-    OVERLAP = 512
+    """The console's file, followed. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._detector = Detector()
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._rest = b""
         self._offset = 0
-        self._rest = ""
-        self._sign: Sign | None = None
-        self._ready = False
+        self._lock = threading.Lock()
 
-    def _advance(self) -> None:
-        try:
-            with self.path.open("rb") as stream:
-                stream.seek(self._offset)
-                new = stream.read()
-        except FileNotFoundError:
-            return
-        if not new:
-            return
-        self._offset += len(new)
-        text = self._rest + new.decode(errors="replace").replace("\r", "")
-        self._ready = self._ready or READY in text
-        found = diagnose(text)
-        if found is not None and (self._sign is None or found.loss is Loss.PANIC):
-            self._sign = found
-        self._rest = text[-self.OVERLAP :]
+    def poll(self) -> Detector:
+        """Read what has come since the last time."""
+        with self._lock:
+            try:
+                with self.path.open("rb") as stream:
+                    stream.seek(self._offset)
+                    new = stream.read()
+            except FileNotFoundError:
+                new = b""
+            self._offset += len(new)
+            *lines, self._rest = (self._rest + new).split(b"\n")
+            for raw in lines:
+                text = _plain(raw)
+                self._lines.append(text)
+                self._detector.line(text)
+            return self._detector
+
+    def settle(self) -> Detector:
+        """After a fault, for the rest of the story: wait until QUIET_SECONDS without a word, SETTLE_SECONDS at most."""
+        seen = -1
+        quiet = Deadline.after(QUIET_SECONDS)
+        whole = Deadline.after(SETTLE_SECONDS)
+
+        def over() -> bool:
+            nonlocal seen, quiet
+            self.poll()
+            if self._offset != seen:
+                seen, quiet = self._offset, Deadline.after(QUIET_SECONDS)
+            return quiet.passed
+
+        whole.poll(over)
+        return self.poll()
 
     @property
     def ready(self) -> bool:
-        """Init has said that the guest is up."""
-        self._advance()
-        return self._ready
+        return self.poll().ready
 
     @property
-    def sign(self) -> Sign | None:
-        """Why the guest is lost, as far as the console tells."""
-        self._advance()
-        return self._sign
+    def warnings(self) -> list[str]:
+        """WARNINGs, failed steps of init and stalls so far."""
+        found = self.poll()
+        return [*found.warnings, *found.stalls]
 
-    @property
-    def silent(self) -> bool:
-        """Nothing at all has been printed."""
-        self._advance()
-        return self._offset == 0
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """The last lines, an unfinished one included."""
+        self.poll()
+        with self._lock:
+            kept = [*self._lines, _plain(self._rest)] if self._rest else list(self._lines)
+        return "\n".join(kept[-lines:])
 
-    def text(self) -> str:
-        """All of it."""
-        return self.path.read_text(errors="replace").replace("\r", "") if self.path.exists() else ""
+    def last_line(self) -> str:
+        """The last line that is not empty, without printk's time; "" when nothing was said."""
+        for text in reversed(self.tail().splitlines()):
+            if text.strip():
+                return _STAMP.sub("", text, count=1).strip()
+        return ""
 
-    def tail(self) -> str:
-        """The last lines, for a message."""
-        return "\n".join(self.text().splitlines()[-TAIL_LINES:])
+
+def _plain(raw: bytes) -> str:
+    return _ESCAPE.sub("", raw.decode(errors="replace")).rstrip("\r")

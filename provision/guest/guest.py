@@ -1,4 +1,4 @@
-"""A running guest: QEMU with its console, monitor, ports and network, for as long as a block lasts."""
+"""A running guest: started, watched, and gone when the block is left."""
 
 from __future__ import annotations
 
@@ -7,184 +7,327 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from provision.guest import accelerator, network, qmp
-from provision.guest.accelerator import Accelerator
+from provision.guest import accelerator, network
+from provision.guest.accelerator import Qemu
 from provision.guest.console import Console
-from provision.guest.network import Net
-from provision.hardware import qemu
+from provision.guest.network import Net, Network
+from provision.guest.qmp import Monitor, MonitorError, MonitorGone, connected
+from provision.hardware import qemu as command_line
+from provision.hardware.qemu import Accelerator, MachineSpec
 from provision.hardware.topology import Topology
 from provision.host import process
 from provision.host.cache import Cache
 from provision.host.deadline import Deadline
 from provision.host.errors import GuestLost, InfraError, Loss
 from provision.host.progress import Progress
-from provision.image.image import Image
 
-BOOT_SECONDS = 90.0
-"""Until init says ready; 3-6 s under TCG on an idle host, several times that on a loaded one."""
+BOOT_SECONDS = 60.0
+START_SECONDS = 20.0
+"""From QEMU's start to its monitor's greeting."""
+QUIT_SECONDS = 3.0
+ANSWER_SECONDS = 10.0
+"""A guest that answers nothing for so long, on an idle host, hangs."""
+EXIT_NOTICE_SECONDS = 0.5
+"""QEMU's end and the console's last words may become visible in either order."""
+MAX_PATIENCE = 8.0
 
-DYING_SECONDS = 1.5
-"""How long the console gets to say why, once something else has failed."""
+CONSOLE_LOG = "console.log"
+RECORDS = "events.raw"
+QEMU_LOG = "qemu.log"
 
-BASE_APPEND = (
-    "console=ttyS0 root=/dev/vda ro init=/usr/lib/mof/init numa_balancing=disable nokaslr tsc=reliable "
-    "oops=panic panic=0 loglevel=6"
-)
+RUNTIME_PREFIX = "mof-"
+
+
+class RootImage(Protocol):
+    """What a guest needs of an image: its raw root file system, never written to."""
+
+    @property
+    def root(self) -> Path: ...
 
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """What to start. `work` is an existing folder that gets console.log and events.raw."""
+    """What to start. `work`: the run folder; console, records and QEMU's own words go there. `accelerator` AUTO follows
+    MOF_ACCEL. `port`: on the host's loopback, 0 for any. `append`: more kernel parameters."""
 
     kernel: Path
-    image: Image
+    image: RootImage
     topology: Topology
     work: Path
     net: Net = Net.USER
-    ssh_port: int | None = None
+    accelerator: Accelerator = Accelerator.AUTO
     append: str = ""
     name: str = "mof"
+    port: int = 0
     boot_seconds: float = BOOT_SECONDS
 
 
+def patience() -> float:
+    """How much longer than on an idle host things may take: runnable processes for each CPU, from 1 to MAX_PATIENCE."""
+    return min(MAX_PATIENCE, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+
+
 class Guest:
-    """A started guest. Everything here raises GuestLost rather than waiting for a guest that is gone."""
+    """A guest that has booted. Made by launched()."""
 
     def __init__(
         self,
         spec: GuestSpec,
-        program: accelerator.Qemu,
-        kind: Accelerator,
-        argv: list[str],
-        child: subprocess.Popen[bytes],
+        qemu: Qemu,
+        choice: accelerator.Choice,
+        argv: tuple[str, ...],
         console: Console,
-        monitor: qmp.Monitor,
-        link: network.Link,
+        net: Network,
         control: Path,
+        child: subprocess.Popen[bytes],
     ) -> None:
         self.spec = spec
-        self.accelerator = kind
-        self.qemu_version = program.version
-        self.argv = tuple(argv)
+        self.accelerator = choice.accelerator
+        self.accelerator_why = choice.why
+        self.qemu_version = qemu.version
+        self.argv = argv
         self.console = console
-        self.monitor = monitor
-        self._child = child
-        self._link = link
+        self.records = spec.work / RECORDS
+        self.timings: dict[str, float] = {}
+        """Seconds from QEMU's start to its `monitor`'s greeting and to the guest being `ready`."""
+        self.monitor: Monitor | None = None
+        self._network = net
         self._control = control
+        self._child = child
 
     @property
-    def records(self) -> Path:
-        """The file that QEMU writes the agent's records to."""
-        return self.spec.work / "events.raw"
+    def qmp(self) -> Monitor:
+        """QEMU's monitor."""
+        assert self.monitor is not None
+        return self.monitor
+
+    def open_socket(self, deadline: Deadline | None = None) -> socket.socket:
+        """A TCP socket that is connected to the guest's sshd, or to QEMU on its behalf. OSError when there is none."""
+        return self._network.open_socket(deadline or Deadline.after(ANSWER_SECONDS * patience()))
+
+    def control_socket(self) -> socket.socket:
+        """A unix stream to the port mof.control. QEMU serves one at a time; a second one waits for its end."""
+        stream = socket.socket(socket.AF_UNIX)
+        try:
+            stream.connect(str(self._control))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
     def check(self) -> None:
-        """GuestLost when the console or QEMU itself says that the guest is gone."""
-        if (sign := self.console.sign) is not None:
-            raise self.lost(sign.loss, sign.text)
-        if (status := self._child.poll()) is not None:
-            raise self.lost(Loss.EXIT, f"QEMU ended with status {status}")
+        """GuestLost when the console or QEMU says that the guest is lost. Cheap: call it while waiting for anything."""
+        ended = self._child.poll() is not None
+        found = self.console.poll()
+        if found.fault is None and not ended:
+            return
+        found = self.console.settle()
+        if found.fault is not None:
+            raise self.lost(found.fault.loss, found.fault.line)
+        raise self.lost(Loss.EXIT, self._how_it_ended())
+
+    def require_alive(self, doing: str) -> None:
+        """GuestLost (hang) unless the guest still answers; `doing` says what it was to do when it fell silent."""
+        self.check()
+        deadline = Deadline.after(ANSWER_SECONDS * patience())
+        if not self.answers(deadline):
+            self.check()
+            stalls = self.console.poll().stalls
+            hint = f"; the kernel said: {stalls[-1]}" if stalls else ""
+            raise self.lost(Loss.HANG, f"{doing}, and the guest has not answered for {deadline.seconds:.0f} s{hint}")
+
+    def answers(self, deadline: Deadline) -> bool:
+        """Whether QEMU runs the guest and its sshd greets, for which scheduler, memory, network and disk must work."""
+        try:
+            if self.qmp.execute("query-status", deadline=deadline).get("status") != "running":
+                return False
+            with self.open_socket(deadline) as stream:
+                stream.settimeout(max(0.1, deadline.remaining()))
+                return stream.recv(4) != b""
+        except (OSError, MonitorError, MonitorGone):
+            return False
 
     def lost(self, loss: Loss, message: str) -> GuestLost:
         """The error, with the console's last lines."""
-        return GuestLost(loss, message, console_tail=self.console.tail(), hint=str(self.console.path))
+        return GuestLost(loss, message, console_tail=self.console.tail(), hint=f"all of it: {self.console.path}")
 
-    def explain(self, loss: Loss, message: str) -> GuestLost:
-        """As `lost`, after giving the console a moment to name the real cause."""
-        try:
-            Deadline.after(DYING_SECONDS).poll(lambda: self.console.sign is not None or self._child.poll() is not None)
+    def _how_it_ended(self) -> str:
+        events = self.monitor.events if self.monitor is not None else ()
+        reasons = [str(event.data.get("reason", "")) for event in events if event.name == "SHUTDOWN"]
+        told = {
+            "guest-shutdown": "the guest powered itself off",
+            "guest-reset": "the guest reset itself",
+            "guest-panic": "the guest panicked",
+        }
+        if reasons and reasons[-1] in told:
+            return told[reasons[-1]]
+        status = self._child.poll()
+        words = process.tail((self.spec.work / QEMU_LOG).read_text(errors="replace"), 1) if self._has_words() else ""
+        how = f"was killed by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
+        return f"QEMU {how}" + (f": {words}" if words else "")
+
+    def _has_words(self) -> bool:
+        with suppress(OSError):
+            return (self.spec.work / QEMU_LOG).stat().st_size > 0
+        return False
+
+    def _await_ready(self, began: float) -> None:
+        deadline = Deadline.after(self.spec.boot_seconds * patience())
+
+        def ready() -> bool:
             self.check()
-        except GuestLost as cause:
-            return cause
-        return self.lost(loss, message)
+            return self.console.ready
 
-    def open_socket(self, timeout: float = 10.0) -> socket.socket:
-        """A TCP connection to the guest's sshd."""
-        return self._link.connect(timeout)
-
-    def control_socket(self) -> socket.socket:
-        """A stream to whoever has the port mof.control open in the guest."""
-        stream = socket.socket(socket.AF_UNIX)
-        stream.connect(str(self._control))
-        return stream
+        if not deadline.poll(ready):
+            last = self.console.last_line()
+            words = f"its last words: {last}" if last else "it said nothing at all"
+            raise self.lost(Loss.NO_BOOT, f"not up within {deadline.seconds:.0f} s; {words}")
+        self.timings["ready"] = round(time.monotonic() - began, 3)
 
 
-def _swap_disk(spec: GuestSpec, folder: Path) -> Path | None:
-    """A sparse file; InfraError when the disk cannot hold what the guest may write to it."""
-    if not spec.topology.swap_mb:
-        return None
-    path = folder / "swap.img"
-    size = spec.topology.swap_mb * 2**20
-    if shutil.disk_usage(folder).free < size:
-        raise InfraError(
-            f"no space for a swap disk of {spec.topology.swap_mb} MiB",
-            where=str(folder),
-            hint="free some, or set TMPDIR",
-        )
-    with path.open("wb") as stream:
-        os.truncate(stream.fileno(), size)
-    return path
+def _runtime_base() -> Path:
+    """Where the private folder of sockets goes: a unix path has 108 bytes at most, and work folders may be deep."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if base and len(base) <= 60 and os.access(base, os.W_OK | os.X_OK):
+        return Path(base)
+    return Path("/tmp")
+
+
+def _sweep(base: Path) -> None:
+    """Remove the folders of guests whose process was killed: the process id is in the name."""
+    for path in base.glob(f"{RUNTIME_PREFIX}[0-9]*-*"):
+        pid = path.name.split("-")[1]
+        with suppress(OSError):
+            if pid.isdigit() and path.stat().st_uid == os.geteuid() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _runtime_folder() -> Iterator[Path]:
+    base = _runtime_base()
+    _sweep(base)
+    prefix = f"{RUNTIME_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=base, ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A unix socket that listens before QEMU inherits it: whoever connects needs not wait for QEMU."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.bind(str(path))
+        stream.listen(4)
+        yield stream
+
+
+@contextmanager
+def _swap_file(work: Path, megabytes: int) -> Iterator[int | None]:
+    """A sparse file without a name, so that nothing stays of it: its descriptor."""
+    if not megabytes:
+        yield None
+        return
+    with tempfile.TemporaryFile(dir=work) as stream:
+        stream.truncate(megabytes << 20)
+        yield stream.fileno()
 
 
 @contextmanager
 def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Guest]:
-    """Start a guest, wait until its init says that it is up, and end it when the block is left.
+    """A guest that accepts logins; gone, with everything it needed, when the block is left, however it is left.
 
-    InfraError when QEMU does not start (with its words); GuestLost when the guest does not come up. Nothing stays
-    behind, however the block is left: QEMU dies with us even when we are killed.
+    InfraError when QEMU is missing or does not start, GuestLost when the guest does not come up. Call it in the main
+    thread: QEMU ends with the thread that started it (provision.host.process).
     """
-    program = accelerator.qemu()
-    kind = accelerator.choose(cache, program, spec.kernel, progress)
+    qemu = accelerator.find_qemu()
+    wish = spec.accelerator if spec.accelerator is not Accelerator.AUTO else accelerator.from_environment()
+    choice = accelerator.resolve(wish, qemu, spec.kernel, cache, progress)
+    log = spec.work / QEMU_LOG
+    console = Console(spec.work / CONSOLE_LOG)
+    console.path.write_bytes(b"")
     with ExitStack() as stack:
-        # Short on purpose: a unix socket's path is limited to 107 bytes (unix(7)).
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mof-")))
-        link = stack.enter_context(network.prepared(spec.net, spec.ssh_port))
-        console = Console(spec.work / "console.log")
-        machine = qemu.Machine(
-            name=spec.name,
-            accelerator=kind.value,
-            topology=spec.topology,
-            kernel=spec.kernel,
-            append=" ".join(filter(None, [BASE_APPEND, link.init_parameter, spec.append])),
-            root=spec.image.root,
-            swap=_swap_disk(spec, folder),
-            console=console.path,
-            records=spec.work / "events.raw",
-            control=folder / "control",
-            monitor=folder / "qmp",
-            netdev=link.netdev,
-        )
-        argv = [program.path, *qemu.arguments(machine)]
-        words = folder / "qemu.err"
-        with words.open("wb") as errors:
-            child = stack.enter_context(
-                process.started(argv, stdout=errors, stderr=errors, pass_fds=link.pass_fds, grace=1.0)
+        net = stack.enter_context(network.opened(spec.net, spec.port))
+        folder = stack.enter_context(_runtime_folder())
+        swap = stack.enter_context(_swap_file(spec.work, spec.topology.swap_mb))
+        stack.callback(_remove_if_empty, log)
+        words = stack.enter_context(log.open("wb"))
+        with _listening(folder / "qmp") as qmp, _listening(folder / "control") as control:
+            machine = MachineSpec(
+                name=spec.name,
+                topology=spec.topology,
+                accelerator=choice.accelerator,
+                kernel=spec.kernel,
+                root=spec.image.root,
+                console=console.path,
+                records=spec.work / RECORDS,
+                control_fd=control.fileno(),
+                qmp_fd=qmp.fileno(),
+                swap_fd=swap,
+                net=net.backend,
+                append=spec.append,
             )
-        deadline = Deadline.after(spec.boot_seconds)
-        deadline.poll(lambda: machine.monitor.exists() or child.poll() is not None, 0.01)
-        if child.poll() is not None:
-            said = words.read_text(errors="replace").strip()
-            raise InfraError(
-                f"QEMU does not start: {said.splitlines()[-1] if said else f'status {child.returncode}'}",
-                where=program.path,
-                hint="mof doctor",
-                detail=said,
-            )
-        monitor = stack.enter_context(qmp.connected(machine.monitor, deadline))
-        guest = Guest(spec, program, kind, argv, child, console, monitor, link, machine.control)
-        _await_ready(guest, deadline)
+            argv = (qemu.path, *command_line.arguments(machine))
+            fds = [qmp.fileno(), control.fileno(), *net.fds, *([swap] if swap is not None else [])]
+            began = time.monotonic()
+            child = stack.enter_context(process.started(argv, stdout=words, stderr=words, pass_fds=fds))
+        # Our ends of the listeners are closed: when QEMU ends, connecting fails instead of waiting.
+        guest = Guest(spec, qemu, choice, argv, console, net, folder / "control", child)
+        guest.monitor = _greeted(stack, folder / "qmp", child, log)
+        guest.timings["monitor"] = round(time.monotonic() - began, 3)
+        stack.callback(_quit, guest.monitor, child)
+        net.started(guest.monitor)
+        guest._await_ready(began)
         yield guest
 
 
-def _await_ready(guest: Guest, deadline: Deadline) -> None:
-    def settled() -> bool:
-        guest.check()
-        return guest.console.ready
+def _greeted(stack: ExitStack, path: Path, child: subprocess.Popen[bytes], log: Path) -> Monitor:
+    """The monitor. InfraError, with what QEMU said, when it did not start."""
+    deadline = Deadline.after(START_SECONDS * patience())
+    try:
+        return stack.enter_context(connected(str(path), deadline))
+    except MonitorGone as gone:
+        Deadline.after(EXIT_NOTICE_SECONDS).poll(lambda: child.poll() is not None)
+        said = log.read_text(errors="replace").strip()
+        how = "did not start" if child.poll() is not None else f"did not answer within {deadline.seconds:.0f} s"
+        reason = said.splitlines()[-1].partition(": ")[2] if said else ""
+        raise InfraError(
+            f"QEMU {how}" + (f": {reason}" if reason else ""),
+            where=accelerator.PROGRAM,
+            hint=_mend(said),
+            detail=process.tail(said),
+        ) from gone
 
-    if not deadline.poll(settled, 0.02):
-        what = "printed nothing" if guest.console.silent else "did not come up"
-        raise guest.lost(Loss.NO_BOOT, f"the guest {what} within {deadline.seconds:.0f} s")
+
+def _mend(said: str) -> str:
+    """A hint for what QEMU most often says when it does not start."""
+    for words, mend in (
+        ("Could not set up host forwarding rule", "the port is taken: choose another, or leave the choice to us"),
+        ("annot allocate memory", "choose a smaller topology, or end something that uses memory"),
+        ("annot set up guest memory", "choose a smaller topology, or end something that uses memory"),
+        ("Failed to get", "another program has the file locked"),
+    ):
+        if words in said:
+            return mend
+    return "what it said is below"
+
+
+def _quit(monitor: Monitor, child: subprocess.Popen[bytes]) -> None:
+    """Ask QEMU to end; process.started() ends it surely."""
+    if child.poll() is not None:
+        return
+    with suppress(MonitorError, MonitorGone):
+        monitor.execute("quit", deadline=Deadline.after(QUIT_SECONDS))
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=QUIT_SECONDS)
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()

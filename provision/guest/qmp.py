@@ -1,63 +1,131 @@
-"""QEMU's monitor: a small synchronous face on the official asynchronous library."""
+"""QEMU's monitor, with a small synchronous face: one thread, one loop, and every call has a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, TypeVar
-
-from qemu.qmp import QMPClient, QMPError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision.host.deadline import Deadline
-from provision.host.errors import GuestLost, Loss
+
+if TYPE_CHECKING:
+    from qemu.qmp import QMPClient
 
 T = TypeVar("T")
 
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what matters is raised; the rest would reach a terminal
+CLOSE_SECONDS = 5.0
+
+
+class MonitorError(Exception):
+    """QEMU's answer was an error."""
+
+
+class MonitorGone(Exception):
+    """There was no answer: QEMU has ended, hung, or never greeted."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something QEMU told unasked: SHUTDOWN with data {"guest": true, "reason": "guest-reset"}, say."""
+
+    name: str
+    data: Mapping[str, Any]
 
 
 class Monitor:
-    """A connected monitor. One thread runs the library's loop; calls come from any thread."""
+    """A connected monitor. Made by connected(); may be used from any thread."""
 
-    def __init__(self, client: QMPClient, loop: asyncio.AbstractEventLoop) -> None:
-        self._client = client
-        self._loop = loop
+    def __init__(self) -> None:
+        # The library reports a vanished QEMU through logging, which would reach the terminal for want of a handler.
+        logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+        self._events: list[Event] = []
+        self._client: QMPClient | None = None
+        self._thread.start()
 
     def _wait(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(deadline.remaining())
-        except TimeoutError as late:
+            return future.result(timeout=deadline.remaining())
+        except (Late, CancelledError) as late:
+            raise MonitorGone(f"QEMU's monitor did not answer within {deadline.seconds:.0f} s") from late
+        finally:
             future.cancel()
-            raise GuestLost(Loss.HANG, "QEMU's monitor does not answer") from late
-        except (QMPError, OSError) as gone:
-            raise GuestLost(Loss.EXIT, f"QEMU's monitor is gone: {gone}") from gone
 
-    def execute(self, command: str, arguments: dict[str, Any] | None = None, *, seconds: float = 10.0) -> Any:
-        """One command's answer. GuestLost when QEMU does not answer in time, or not at all any more."""
-        return self._wait(self._client.execute(command, arguments), Deadline.after(seconds))
+    async def _connect(self, address: str | socket.socket) -> None:
+        from qemu.qmp import EventListener, Message, QMPClient
+
+        client = QMPClient("guest")
+
+        def keep(message: Message) -> bool:
+            name, data = message.get("event"), message.get("data")
+            self._events.append(Event(str(name), data if isinstance(data, dict) else {}))
+            return False  # kept here; the listener's own queue stays empty
+
+        # Before the connection, so that no event is missed.
+        client.register_listener(EventListener(event_filter=keep))
+        await client.connect(address)
+        self._client = client
+
+    def connect(self, address: str | socket.socket, deadline: Deadline) -> None:
+        """Connect to a unix socket's path, or take a connected socket; MonitorGone when no greeting comes in time."""
+        from qemu.qmp import QMPError
+
+        try:
+            self._wait(self._connect(address), deadline)
+        except (QMPError, OSError, EOFError) as wrong:
+            raise MonitorGone("QEMU's monitor gave no greeting") from wrong
+
+    def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, deadline: Deadline | None = None
+    ) -> Any:
+        """The command's return value. MonitorError when QEMU refuses it; MonitorGone when there is no QEMU to ask."""
+        from qemu.qmp import ExecuteError, QMPError
+
+        if self._client is None:
+            raise MonitorGone("QEMU's monitor is not connected")
+        try:
+            return self._wait(self._client.execute(command, arguments), deadline or Deadline.after(CLOSE_SECONDS))
+        except ExecuteError as refused:
+            raise MonitorError(f"{command}: {refused}") from refused
+        except (QMPError, OSError, EOFError) as wrong:
+            raise MonitorGone(f"{command}: QEMU's monitor is gone") from wrong
+
+    def human(self, command: str, *, deadline: Deadline | None = None) -> str:
+        """The output of a command of the human monitor, for what QMP has no command for."""
+        return str(self.execute("human-monitor-command", {"command-line": command}, deadline=deadline))
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All events so far, oldest first."""
+        return tuple(self._events)
+
+    def close(self) -> None:
+        """Disconnect and end the thread. Safe after QEMU's end."""
+        if self._client is not None:
+            with suppress(Exception):  # whatever QEMU's end left behind in the connection
+                self._wait(self._client.disconnect(), Deadline.after(CLOSE_SECONDS))
+            self._client = None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 @contextmanager
-def connected(path: Path, deadline: Deadline) -> Iterator[Monitor]:
-    """Connect to the monitor's socket at `path`, which QEMU may still have to make."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="qmp", daemon=True)
-    thread.start()
-    client = QMPClient("mof")
-    monitor = Monitor(client, loop)
+def connected(address: str | socket.socket, deadline: Deadline) -> Iterator[Monitor]:
+    """A monitor for the time of the block."""
+    monitor = Monitor()
     try:
-        deadline.poll(path.exists, 0.01)
-        monitor._wait(client.connect(str(path)), deadline)
+        monitor.connect(address, deadline)
         yield monitor
     finally:
-        with suppress(Exception):  # QEMU may be gone already
-            asyncio.run_coroutine_threadsafe(client.disconnect(), loop).result(2.0)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(2.0)
-        if not thread.is_alive():
-            loop.close()
+        monitor.close()

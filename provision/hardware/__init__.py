@@ -1,1 +1,1 @@
-"""The emulated machine as data, and pure functions from that data to QEMU arguments."""
+"""The machine as data: its topology, and the QEMU command line that makes it."""

@@ -1,124 +1,219 @@
-"""From data to QEMU's command line: pure, so that what is asked for can be read and compared."""
+"""From a machine as data to QEMU's argument list: a pure function.
+
+Works with QEMU 7.2 and 10. Nothing that a person or a distribution configured goes in (-nodefaults, -no-user-config).
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from provision.hardware.topology import Topology
 
-RECORDS_PORT = "mof.records"
 CONTROL_PORT = "mof.control"
+RECORDS_PORT = "mof.records"
+SWAP_SERIAL = "mofswap"
+ROOT_SERIAL = "mofroot"
+
+GUEST_ADDRESS = "10.0.2.15"
+"""On QEMU's user network and in a tap's namespace alike; init's default too."""
+SSH_PORT = 22
+
+CPU_TCG = "Nehalem"
+"""The same in every QEMU, unlike "max", and all of it emulated; no wide vectors, which cost much without hardware."""
+CPU_KVM = "host,arch-capabilities=off"
+"""Some hosts offer the register IA32_ARCH_CAPABILITIES and then refuse to set it; it tells of mitigations only."""
+
+KERNEL_PARAMETERS = (
+    "console=ttyS0",
+    "root=/dev/vda",
+    "rootfstype=ext4",
+    "ro",
+    "init=/usr/lib/mof/init",
+    # A lost guest ends at once: with -no-reboot, QEMU exits. All that the kernel had to say is on the console by then.
+    "panic=-1",
+    # A kernel address means the same in every run.
+    "nokaslr",
+    "mitigations=off",
+    # Moves by balancing would be mixed up with the ones under test; a run that wants it turns it on.
+    "numa_balancing=disable",
+)
+
+TCG_PARAMETERS = (
+    # All emulated CPUs read one counter. Linux assumes otherwise of several sockets (unsynchronized_tsc(),
+    # arch/x86/kernel/tsc.c) and takes the HPET, whose every reading leaves the translated code.
+    "tsc=reliable",
+)
+
+
+class Accelerator(StrEnum):
+    """What runs the guest's instructions. AUTO is a wish, resolved before a machine is described."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Everything on a guest's command line. `netdev` is the whole value of -netdev, with id=net0."""
+class UserNet:
+    """QEMU's user networking; `port` on the host's loopback leads to the guest's sshd, 0: QEMU finds a free one."""
+
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class TapNet:
+    """A tap that was opened already: its file descriptor, as QEMU inherits it."""
+
+    fd: int
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """All that QEMU is told. Descriptors are inherited: `control_fd` and `qmp_fd` are listening unix sockets, `swap_fd`
+    is the swap disk's file (None: no swap)."""
 
     name: str
-    accelerator: str
     topology: Topology
+    accelerator: Accelerator
     kernel: Path
-    append: str
     root: Path
-    swap: Path | None
     console: Path
     records: Path
-    control: Path
-    monitor: Path
-    netdev: str
-    mac: str = "52:54:00:6d:6f:66"
+    control_fd: int
+    qmp_fd: int
+    swap_fd: int | None
+    net: UserNet | TapNet
+    append: str = ""
 
 
-def _escaped(path: Path) -> str:
-    """A path inside a QEMU option list, where a comma is written twice (qemu(1))."""
-    return str(path).replace(",", ",,")
+def kernel_command_line(spec: MachineSpec) -> str:
+    """What the kernel is booted with; `append` comes last, so that it can overrule."""
+    emulated = TCG_PARAMETERS if spec.accelerator is Accelerator.TCG else ()
+    return " ".join((*KERNEL_PARAMETERS, *emulated, *spec.append.split()))
 
 
-def numa_arguments(topology: Topology) -> list[str]:
-    """Nodes, their memory and CPUs, and the distances between them."""
-    arguments: list[str] = []
-    for node in topology.nodes:
-        cpus = "".join(f",cpus={cpu}" for cpu in node.cpus)
-        memory = ""
-        if node.memory_mb:
-            arguments += ["-object", f"memory-backend-ram,id=mem{node.id},size={node.memory_mb}M"]
-            memory = f",memdev=mem{node.id}"
-        arguments += ["-numa", f"node,nodeid={node.id}{cpus}{memory}"]
-    for i, row in enumerate(topology.distances):
-        for j, value in enumerate(row):
-            arguments += ["-numa", f"dist,src={i},dst={j},val={value}"]
-    return arguments
-
-
-def accelerator_arguments(accelerator: str) -> list[str]:
-    """Under TCG one thread a CPU; the CPU model is the richest that the accelerator has."""
-    if accelerator == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
-
-
-def arguments(machine: Machine) -> list[str]:
-    """QEMU's arguments, without the program. Works on QEMU 7.2 and newer.
-
-    The root disk is read-only for QEMU as well; the swap disk goes without flushes: nothing on it outlives the run.
-    """
-    topology = machine.topology
-    swap = (
-        []
-        if machine.swap is None
-        else [
-            "-drive",
-            f"if=none,id=swap,format=raw,cache=unsafe,discard=unmap,file={_escaped(machine.swap)}",
-            "-device",
-            "virtio-blk-pci,drive=swap,serial=mofswap",
-        ]
-    )
+def arguments(spec: MachineSpec) -> list[str]:
+    """QEMU's arguments, without the program itself. ValueError when the accelerator is not decided."""
     return [
-        "-name",
-        machine.name,
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-        "-M",
-        "q35",
-        *accelerator_arguments(machine.accelerator),
-        "-smp",
-        str(topology.cpu_count),
-        "-m",
-        f"{topology.memory_mb}M",
-        *numa_arguments(topology),
-        "-kernel",
-        str(machine.kernel),
-        "-append",
-        machine.append,
-        "-drive",
-        f"if=none,id=root,format=raw,readonly=on,file={_escaped(machine.root)}",
-        "-device",
-        "virtio-blk-pci,drive=root,serial=mofroot",
-        *swap,
-        "-chardev",
-        f"file,id=console,path={_escaped(machine.console)}",
-        "-serial",
-        "chardev:console",
-        "-device",
-        "virtio-serial-pci",
-        "-chardev",
-        f"socket,id=control,server=on,wait=off,path={_escaped(machine.control)}",
-        "-device",
-        f"virtserialport,chardev=control,name={CONTROL_PORT}",
-        "-chardev",
-        f"file,id=records,path={_escaped(machine.records)}",
-        "-device",
-        f"virtserialport,chardev=records,name={RECORDS_PORT}",
-        "-device",
-        "virtio-rng-pci",
-        "-netdev",
-        machine.netdev,
-        "-device",
-        f"virtio-net-pci,netdev=net0,mac={machine.mac},romfile=",
-        "-qmp",
-        f"unix:{_escaped(machine.monitor)},server=on,wait=off",
+        *("-name", f"guest={_text(spec.name)}"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *_processor(spec),
+        *_memory(spec.topology),
+        *("-kernel", str(spec.kernel)),
+        *("-append", kernel_command_line(spec)),
+        *_disks(spec),
+        *_network(spec.net),
+        *_ports(spec),
+    ]
+
+
+def _text(value: str | Path) -> str:
+    """A value inside a comma-separated option: QEMU reads a doubled comma as one."""
+    return str(value).replace(",", ",,")
+
+
+def _processor(spec: MachineSpec) -> list[str]:
+    if spec.accelerator is Accelerator.TCG:
+        accelerator, cpu = "tcg,thread=multi", CPU_TCG
+    elif spec.accelerator is Accelerator.KVM:
+        accelerator, cpu = "kvm", CPU_KVM
+    else:
+        raise ValueError("the accelerator is not decided")
+    hmat = any(node.initiator is not None for node in spec.topology.nodes)
+    # Parts that no guest of ours uses cost time in the firmware and in the kernel's probing.
+    machine = "q35,usb=off,vmport=off,smbus=off,sata=off" + (",hmat=on" if hmat else "")
+    return ["-machine", machine, "-accel", accelerator, "-cpu", cpu, "-smp", _smp(spec.topology)]
+
+
+def _smp(topology: Topology) -> str:
+    """A socket for each node with CPUs where that comes out even, else one for each CPU.
+
+    Since 6.2 QEMU puts all CPUs into one socket by itself; then nodes share a last-level cache, and the kernel warns
+    ("llc-sibling CPU is not on the same node") and drops the dependency.
+    """
+    count = topology.cpu_count
+    groups = [node.cpus for node in topology.nodes if node.cpus]
+    even = len({len(group) for group in groups}) == 1
+    in_order = [cpu for group in groups for cpu in group] == list(range(count))
+    sockets = len(groups) if even and in_order else count
+    return f"cpus={count},sockets={sockets},cores={count // sockets},threads=1"
+
+
+def _memory(topology: Topology) -> list[str]:
+    args = ["-m", f"size={topology.total_memory_mb}M"]
+    for node in topology.nodes:
+        option = f"node,nodeid={node.id}"
+        if node.memory_mb:
+            args += ["-object", f"memory-backend-ram,id=ram{node.id},size={node.memory_mb}M"]
+            option += f",memdev=ram{node.id}"
+        option += "".join(f",cpus={cpu}" for cpu in node.cpus)
+        if node.initiator is not None:
+            option += f",initiator={node.initiator}"
+        args += ["-numa", option]
+    for a, row in enumerate(topology.distances):
+        for b, value in enumerate(row):
+            if a != b:
+                args += ["-numa", f"dist,src={a},dst={b},val={value}"]
+    return args
+
+
+def _disks(spec: MachineSpec) -> list[str]:
+    """The root disk first, so that it is /dev/vda."""
+    root = {
+        "driver": "raw",
+        "node-name": "root",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(spec.root), "read-only": True},
+    }
+    args = [
+        *("-blockdev", json.dumps(root)),
+        *("-device", f"virtio-blk-pci,drive=root,serial={ROOT_SERIAL}"),
+    ]
+    if spec.swap_fd is not None:
+        # Nobody reads it after the guest: nothing has to reach the host's disk.
+        swap = {
+            "driver": "raw",
+            "node-name": "swap",
+            "discard": "unmap",
+            "cache": {"direct": False, "no-flush": True},
+            "file": {
+                "driver": "file",
+                "filename": "/dev/fdset/1",
+                "discard": "unmap",
+                "cache": {"direct": False, "no-flush": True},
+            },
+        }
+        args += [
+            *("-add-fd", f"fd={spec.swap_fd},set=1,opaque=swap"),
+            *("-blockdev", json.dumps(swap)),
+            *("-device", f"virtio-blk-pci,drive=swap,serial={SWAP_SERIAL}"),
+        ]
+    return args
+
+
+def _network(net: UserNet | TapNet) -> list[str]:
+    if isinstance(net, TapNet):
+        backend = f"tap,id=net0,fd={net.fd}"
+    else:
+        backend = f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{net.port}-{GUEST_ADDRESS}:{SSH_PORT}"
+    return ["-netdev", backend, "-device", "virtio-net-pci,netdev=net0,romfile="]
+
+
+def _ports(spec: MachineSpec) -> list[str]:
+    return [
+        *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
+        *("-device", "virtio-rng-pci,rng=rng0"),
+        *("-chardev", f"file,id=console,path={_text(spec.console)}"),
+        *("-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,fd={spec.qmp_fd},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-device", "virtio-serial-pci"),
+        *("-chardev", f"socket,id=control,fd={spec.control_fd},server=on,wait=off"),
+        *("-device", f"virtserialport,chardev=control,name={CONTROL_PORT}"),
+        *("-chardev", f"file,id=records,path={_text(spec.records)}"),
+        *("-device", f"virtserialport,chardev=records,name={RECORDS_PORT}"),
     ]

@@ -1,13 +1,4 @@
-"""A NUMA machine as data: nodes, what is on each, and how far apart they are.
-
-A topology file::
-
-    swap_mb = 1024                      # size of the swap disk
-    distances = [[10, 20], [20, 10]]    # optional: 10 to itself, 20 to any other
-    [[node]]                            # in order: node 0, node 1, ...
-    memory_mb = 1024                    # 0: a node with CPUs alone
-    cpus = [0, 1]                       # []: a node with memory alone
-"""
+"""Which nodes a machine has, what is on each, and how far apart they are."""
 
 from __future__ import annotations
 
@@ -15,33 +6,45 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from provision.host.errors import UserError
+from provision.host.errors import InfraError, UserError
 
 PRESETS = Path(__file__).parent / "presets"
-LOCAL, REMOTE, FARTHEST = 10, 20, 254
-"""Distances as ACPI's SLIT has them: 10 is a node's own, 255 means unreachable (ACPI 6.5, section 5.2.17)."""
 
-MOST_NODES = 64
-"""What CONFIG_NODES_SHIFT=6 of our kernels holds."""
+MAX_NODES = 64
+"""CONFIG_NODES_SHIFT=6 in the guest's kernel."""
+MAX_CPUS = 64
+"""CONFIG_NR_CPUS in the guest's kernel."""
 
-QEMU_OVERHEAD_MB = 512
-"""Beside the guest's memory: QEMU itself and its translated code."""
+LOCAL_DISTANCE = 10
+MIN_REMOTE_DISTANCE = 11
+"""Linux throws the whole table away when a remote distance is 10 or less (slit_valid(), drivers/acpi/numa/srat.c)."""
+MAX_DISTANCE = 254
+"""255 means unreachable (ACPI 6.5, 5.2.17 System Locality Information Table)."""
+
+MEMORY_STEP_MB = 2
+MIN_TOTAL_MB = 256
+"""Less does not boot into a login with tracing."""
+
+HOST_OVERHEAD_MB = 256
+"""What QEMU needs beside the guest's memory: translated code, devices, itself."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node: its memory in MiB (0 for none) and the numbers of its CPUs."""
+    """A node. No CPUs: a memory-only node. `memory_mb` 0: CPUs only. `initiator`: the node whose CPUs are nearest to
+    this node's memory, for the firmware's HMAT; None leaves that table out."""
 
     id: int
     memory_mb: int
     cpus: tuple[int, ...]
+    initiator: int | None = None
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A machine. `distances[i][j]` is that from node i to node j."""
+    """A checked topology: node ids are 0..n-1 in order, every CPU is on one node, `distances[from][to]` is square and
+    symmetric, 10 on the diagonal."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -49,7 +52,7 @@ class Topology:
     swap_mb: int
 
     @property
-    def memory_mb(self) -> int:
+    def total_memory_mb(self) -> int:
         return sum(node.memory_mb for node in self.nodes)
 
     @property
@@ -57,115 +60,165 @@ class Topology:
         return sum(len(node.cpus) for node in self.nodes)
 
 
-def names() -> list[str]:
-    """The presets."""
-    return sorted(p.stem for p in PRESETS.glob("*.toml"))
+def presets() -> list[str]:
+    """Names of the built-in topologies, sorted."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-def load(what: str) -> Topology:
-    """The topology that a preset's name or a TOML file gives; UserError says what is wrong, where, and the mend."""
-    preset = PRESETS / f"{what}.toml"
-    path = preset if what in names() else Path(what)
+def load(name_or_path: str) -> Topology:
+    """A built-in topology by name, or one from a TOML file. UserError names the file, the key and the mend."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and "/" not in name_or_path:
+        if name_or_path not in presets():
+            raise UserError(
+                f"there is no topology {name_or_path!r}",
+                where="--topology",
+                hint=f"one of {', '.join(presets())}, or a path to a .toml file",
+            )
+        path = PRESETS / f"{name_or_path}.toml"
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as wrong:
-        raise UserError(
-            f"no topology '{what}'", where="--topology", hint=f"a TOML file, or one of: {', '.join(names())}"
-        ) from wrong
+        reason = wrong.strerror or str(wrong)
+        raise UserError(f"the topology cannot be read: {reason}", where=str(path), hint="check the path") from wrong
     except UnicodeDecodeError as wrong:
-        raise UserError("not a text file", where=str(path), hint="a topology is a TOML file") from wrong
-    return parse(text, path)
+        raise UserError("this is not a text file", where=str(path), hint="a topology is TOML, in UTF-8") from wrong
+    return parse(text, path.stem, str(path))
 
 
-def parse(text: str, path: Path) -> Topology:
-    """The topology in a file's text; `path` gives its name and stands in messages."""
-    from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
-
-    class NodeText(BaseModel):
-        model_config = ConfigDict(extra="forbid", strict=True)
-        memory_mb: NonNegativeInt
-        cpus: list[NonNegativeInt] = Field(default_factory=list)
-
-    class TopologyText(BaseModel):
-        model_config = ConfigDict(extra="forbid", strict=True)
-        swap_mb: int = Field(default=1024, ge=0)
-        distances: list[list[int]] | None = None
-        node: list[NodeText] = Field(min_length=1, max_length=MOST_NODES)
+def parse(text: str, name: str, where: str) -> Topology:
+    """The topology that a TOML text describes; `where` is its file, for errors."""
+    from provision.hardware.schema import validate  # pydantic takes a while to import
 
     try:
-        read = TopologyText.model_validate(tomllib.loads(text))
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        raise UserError(f"not valid TOML: {wrong}", where=str(path), hint="mend that line") from wrong
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{key}: {first['msg']}", where=str(path), hint="see docs/topologies.md") from wrong
-    count = len(read.node)
-    distances: Sequence[Sequence[int]] = read.distances or [
-        [LOCAL if i == j else REMOTE for j in range(count)] for i in range(count)
-    ]
-    topology = Topology(
-        path.stem,
-        tuple(Node(i, n.memory_mb, tuple(n.cpus)) for i, n in enumerate(read.node)),
-        tuple(tuple(row) for row in distances),
-        read.swap_mb,
+        raise UserError(f"this is not TOML: {wrong}", where=where, hint="mend the syntax there") from wrong
+    model = validate(data, where)
+    nodes = tuple(
+        Node(given.id, given.memory_mb, tuple(given.cpus), given.initiator)
+        for given in sorted(model.node, key=lambda given: given.id)
     )
-    if complaint := _complaint(topology):
-        message, hint = complaint
-        raise UserError(message, where=str(path), hint=hint)
-    return topology
+    _check_nodes(nodes, where)
+    _check_cpus(nodes, model.cpus, where)
+    distances = _uniform(len(nodes)) if model.distances is None else tuple(tuple(row) for row in model.distances)
+    _check_distances(distances, len(nodes), where)
+    return Topology(name, nodes, distances, model.swap_mb)
 
 
-def _complaint(topology: Topology) -> tuple[str, str] | None:
-    """What a machine cannot be, with the mend; None when it can be."""
-    owners: dict[int, int] = {}
-    for node in topology.nodes:
+def _uniform(count: int) -> tuple[tuple[int, ...], ...]:
+    """Everything remote is 20 away, as Linux assumes without a table (REMOTE_DISTANCE, include/linux/topology.h)."""
+    return tuple(tuple(LOCAL_DISTANCE if a == b else 20 for b in range(count)) for a in range(count))
+
+
+def _check_nodes(nodes: Sequence[Node], where: str) -> None:
+    def bad(text: str, hint: str) -> UserError:
+        return UserError(text, where=where, hint=hint)
+
+    ids = [node.id for node in nodes]
+    if repeated := {i for i in ids if ids.count(i) > 1}:
+        raise bad(f"node.id: node {min(repeated)} is there twice", "number the nodes 0, 1, 2, ...")
+    if ids != list(range(len(ids))):
+        missing = min(set(range(max(ids))) - set(ids))
+        raise bad(f"node.id: there is no node {missing}, but a node {max(ids)}", "number the nodes without gaps")
+    if len(nodes) > MAX_NODES:
+        raise bad(f"node: {len(nodes)} nodes", f"the kernel is built for {MAX_NODES} at most")
+    with_cpus = {node.id for node in nodes if node.cpus}
+    for node in nodes:
+        key = f"node {node.id}"
+        if over := node.memory_mb % MEMORY_STEP_MB:
+            text = f"{key}: memory_mb: {node.memory_mb} is no multiple of {MEMORY_STEP_MB}"
+            raise bad(text, f"say {node.memory_mb + MEMORY_STEP_MB - over}")
+        if not node.memory_mb and not node.cpus:
+            raise bad(f"{key}: it has neither memory nor CPUs", "give it memory_mb, cpus, or both")
+        if node.initiator is not None and node.initiator not in with_cpus:
+            raise bad(f"{key}: initiator: node {node.initiator} has no CPUs", "name a node that has CPUs")
+    total = sum(node.memory_mb for node in nodes)
+    if total < MIN_TOTAL_MB:
+        raise bad(f"memory_mb: {total} MB in all nodes together", f"{MIN_TOTAL_MB} MB at least, else it does not boot")
+
+
+def _check_cpus(nodes: Sequence[Node], count: int | None, where: str) -> None:
+    def bad(text: str, hint: str) -> UserError:
+        return UserError(text, where=where, hint=hint)
+
+    home: dict[int, int] = {}
+    for node in nodes:
         for cpu in node.cpus:
-            if cpu in owners:
-                return f"CPU {cpu} is on node {owners[cpu]} and on node {node.id}", "name it once"
-            owners[cpu] = node.id
-        if not node.cpus and not node.memory_mb:
-            return f"node {node.id} has neither memory nor CPUs", "give it one or remove it"
-        if node.memory_mb % 2:
-            return f"node {node.id}: memory_mb = {node.memory_mb} is odd", "memory comes in steps of 2 MiB"
-    if not owners:
-        return "no node has a CPU", "give one node cpus = [0]"
-    for cpu in range(max(owners)):
-        if cpu not in owners:
-            return f"CPU {cpu} is on no node, though CPU {max(owners)} exists", "number CPUs from 0 without gaps"
-    if not topology.nodes[owners[0]].memory_mb:
-        return f"node {owners[0]} has the boot CPU and no memory", "give it memory_mb"
-    return _distance_complaint(topology)
+            if cpu in home:
+                both = f"is on node {home[cpu]} and on node {node.id}" if home[cpu] != node.id else "is there twice"
+                raise bad(f"node {node.id}: cpus: CPU {cpu} {both}", "a CPU belongs to one node")
+            home[cpu] = node.id
+    if not home:
+        raise bad("cpus: no node has a CPU", "give one node cpus = [0]")
+    last = max(home)
+    expected = count if count is not None else last + 1
+    if last >= expected:
+        raise bad(f"node {home[last]}: cpus: there is no CPU {last} among {expected}", "they count from 0")
+    if expected > MAX_CPUS:
+        raise bad(f"cpus: {expected} CPUs", f"the kernel is built for {MAX_CPUS} at most")
+    if missing := set(range(expected)) - set(home):
+        raise bad(f"cpus: CPU {min(missing)} is on no node", "put it on a node, or number the CPUs without gaps")
 
 
-def _distance_complaint(topology: Topology) -> tuple[str, str] | None:
-    count = len(topology.nodes)
-    if len(topology.distances) != count or any(len(row) != count for row in topology.distances):
-        return "distances is not square", f"{count} rows of {count} numbers, one a node"
-    for i, row in enumerate(topology.distances):
-        for j, value in enumerate(row):
-            if i == j and value != LOCAL:
-                return f"distances: node {i} to itself is {value}", f"it is always {LOCAL}"
-            if i != j and not LOCAL < value <= FARTHEST:
-                return f"distances: node {i} to node {j} is {value}", f"from {LOCAL + 1} to {FARTHEST}"
-    return None
+def _check_distances(distances: tuple[tuple[int, ...], ...], count: int, where: str) -> None:
+    def bad(text: str, hint: str) -> UserError:
+        return UserError(f"distances: {text}", where=where, hint=hint)
+
+    if len(distances) != count or any(len(row) != count for row in distances):
+        lengths = "/".join(str(n) for n in sorted({len(row) for row in distances})) or "0"
+        raise bad(f"{len(distances)} rows of {lengths} for {count} nodes", f"it takes {count} rows of {count}")
+    for a in range(count):
+        for b in range(count):
+            value = distances[a][b]
+            if a == b and value != LOCAL_DISTANCE:
+                raise bad(f"{value} from node {a} to itself", f"that is {LOCAL_DISTANCE} by definition")
+            if a != b and not MIN_REMOTE_DISTANCE <= value <= MAX_DISTANCE:
+                hint = f"from {MIN_REMOTE_DISTANCE} to {MAX_DISTANCE}; {LOCAL_DISTANCE} is local"
+                raise bad(f"{value} from node {a} to node {b}", hint)
+            if value != distances[b][a]:
+                raise bad(f"{value} from node {a} to node {b}, but {distances[b][a]} back", "make both the same")
 
 
-def available_memory_mb(meminfo: str) -> int:
-    """MemAvailable of a /proc/meminfo text in MiB (proc(5))."""
-    fields: dict[str, Any] = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    return int(fields["MemAvailable"].split()[0]) // 1024
-
-
-def check_host(topology: Topology, available_mb: int | None = None) -> None:
-    """UserError when the guest's memory is more than the host has left."""
-    if available_mb is None:
-        available_mb = available_memory_mb(Path("/proc/meminfo").read_text())
-    need = topology.memory_mb + QEMU_OVERHEAD_MB
-    if need > available_mb:
-        raise UserError(
-            f"the nodes have {topology.memory_mb} MiB, and with QEMU's own {need} MiB are needed;"
-            f" this host has {available_mb} MiB available",
+def check_memory(topology: Topology, available_mb: int, total_mb: int) -> None:
+    """InfraError when the guest's memory is more than the host has, or has free."""
+    need = topology.total_memory_mb + HOST_OVERHEAD_MB
+    if need > total_mb:
+        raise InfraError(
+            f"it takes {need} MB of memory with QEMU's own, and this host has {total_mb} MB",
             where=f"topology {topology.name}",
-            hint="smaller nodes, or end something",
+            hint="give the nodes less memory_mb, or choose a smaller topology",
         )
+    if need > available_mb:
+        raise InfraError(
+            f"it takes {need} MB of memory with QEMU's own, and {available_mb} MB of {total_mb} MB are available",
+            where=f"topology {topology.name}",
+            hint="end something that uses memory, or choose a smaller topology",
+        )
+
+
+def check_host(topology: Topology, root: Path = Path("/")) -> None:
+    """check_memory() with what this host says, a control group's limit included (a container, say)."""
+    fields: dict[str, int] = {}
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        fields[name] = int(rest.split()[0]) // 1024
+    total, available = fields["MemTotal"], fields["MemAvailable"]
+    if (room := _group_room_mb(root)) is not None:
+        limit, free = room
+        total, available = min(total, limit), min(available, free)
+    check_memory(topology, available, total)
+
+
+def _group_room_mb(root: Path) -> tuple[int, int] | None:
+    """Limit of this process's control group (version 2) and what is left of it, page cache aside; None: no limit."""
+    try:
+        line = next(t for t in (root / "proc/self/cgroup").read_text().splitlines() if t.startswith("0::"))
+        folder = root / "sys/fs/cgroup" / line[3:].lstrip("/")
+        limit = int((folder / "memory.max").read_text())
+        used = int((folder / "memory.current").read_text())
+        stat = dict(t.split() for t in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, StopIteration, ValueError):  # "max" is no number
+        return None
+    cache = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    return limit >> 20, max(0, limit - used + cache) >> 20

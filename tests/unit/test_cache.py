@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from provision.host import cache as cache_module
 from provision.host.cache import Cache
 from provision.host.errors import InfraError
 
@@ -71,7 +70,7 @@ def test_what_a_dead_maker_left_is_swept(tmp_path: Path) -> None:
 
 def test_no_space_is_one_line_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage._replace(free=2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30))
     with pytest.raises(InfraError, match=r"no space in the cache: 1\.0 GiB free, 6\.0 GiB are needed.*MOF_CACHE"):
         Cache(tmp_path).make("kind", "name", {}, never, need_bytes=6 * 2**30)
 
