@@ -31,7 +31,7 @@ def agent_files() -> dict[str, Path]:
 
 
 def ensure(cache: Cache, kernel: identity.KernelId, progress: Progress) -> Parts:
-    """Build or find both. The programs are part of the image, so a changed memtoy makes a new one in a second or two."""
+    """Build or find both. The programs are part of the image, so a changed memtoy makes a new one in a second."""
     built = build.ensure(cache, kernel, progress)
     memtoy = program.ensure(cache, "memtoy", progress)
     image = ensure_image(cache, {"/usr/local/bin/memtoy": memtoy, **agent_files()}, progress)

@@ -9,12 +9,15 @@ import logging
 import math
 import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from provision.host.deadline import Deadline
 from provision.host.errors import GuestLost, InfraError, Loss
@@ -23,6 +26,8 @@ from provision.host.process import tail
 if TYPE_CHECKING:
     from fabric import Connection
     from paramiko import Channel
+
+T = TypeVar("T")
 
 HOST = "guest"
 """The name under which the host key is known; nothing resolves it."""
@@ -35,6 +40,10 @@ VANISH_SECONDS = 0.5
 """A connection may break a moment before the console says why."""
 CONNECT_TRIES_SECONDS = 15.0
 RETRY_SECONDS = 0.2
+TRANSFER_SECONDS = 120.0
+SILENCE_SECONDS = 30.0
+ANSWER_SECONDS = 10.0
+STDIN_CHUNK = 32768
 TIMED_OUT = 124
 KILLED = 137
 """What timeout(1) exits with: on time out, and when it had to kill."""
@@ -178,13 +187,12 @@ class Shell:
         import paramiko
 
         seconds = max(1, math.ceil(deadline.remaining()))
-        whole = f"exec timeout -k {GRACE_SECONDS:.0f} {seconds} sh -c {shlex.quote(command)}"
+        # Not the last command, so that a shell stays to tell the status even when timeout(1) itself is killed.
+        whole = f"timeout -k {GRACE_SECONDS:.0f} {seconds} sh -c {shlex.quote(command)}; exit $?"
         last = Deadline.after(seconds + 3 * GRACE_SECONDS)
         began = time.monotonic()
         try:
-            channel = self.connection.create_session()
-            channel.settimeout(max(1.0, last.remaining()))
-            channel.exec_command(whole)
+            channel = self._watched(lambda: self._started(whole), last, command)
             output = _Output(line)
             status = self._follow(channel, stdin, output, last, command)
         except (OSError, EOFError, paramiko.SSHException) as wrong:
@@ -194,17 +202,52 @@ class Shell:
         late = status in (TIMED_OUT, KILLED) and time.monotonic() - began >= seconds
         return Result(command, status, output.text(), output.errors(), late)
 
+    def _started(self, command: str) -> Channel:
+        channel = self.connection.create_session()
+        channel.exec_command(command)
+        return channel
+
+    def _watched(self, work: Callable[[], T], last: Deadline, doing: str) -> T:
+        """What `work` returns or raises. GuestLost when the guest is lost meanwhile, or when `last` passes.
+
+        paramiko waits for some answers without a limit (Channel.exec_command) or for an hour (Transport.open_session):
+        those waits are in a thread, which ends with the connection.
+        """
+        results: list[T] = []
+        failures: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                results.append(work())
+            except BaseException as wrong:  # handed on below
+                failures.append(wrong)
+
+        thread = threading.Thread(target=body, name="ssh request", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            self._guest.check()
+            if last.passed and thread.is_alive():
+                self._guest.require_alive(f"no answer to {doing[:60]!r}")
+                raise self._guest.lost(Loss.CONNECTION, f"no answer to {doing[:60]!r} in {last.seconds:.0f} s")
+        if failures:
+            raise failures[0]
+        return results[0]
+
     def _follow(self, channel: Channel, stdin: bytes, output: _Output, last: Deadline, command: str) -> int:
         """Feed and drain the channel until the command's end; its status, -1 when none arrived."""
         channel.settimeout(POLL_SECONDS)
         rest = stdin
         ended_input = False
         checked = time.monotonic()
+        quiet = Deadline.after(GRACE_SECONDS)
+        pulse = _Pulse(self.connection)
         with channel:
             while True:
                 moved = False
                 if rest and channel.send_ready():
-                    rest = rest[channel.send(rest) :]
+                    chunk = rest[:STDIN_CHUNK]
+                    rest = rest[self._watched(partial(channel.send, chunk), last, command) :]
                     moved = True
                 if not rest and not ended_input:
                     channel.shutdown_write()
@@ -214,8 +257,7 @@ class Shell:
                     moved = True
                 # recv() waits POLL_SECONDS at most: this is where the loop spends its time.
                 try:
-                    chunk = channel.recv(65536)
-                    if chunk:
+                    if chunk := channel.recv(65536):
                         output.feed(chunk)
                         moved = True
                     elif channel.exit_status_ready() or channel.closed:
@@ -227,6 +269,12 @@ class Shell:
                 if time.monotonic() - checked >= POLL_SECONDS:
                     checked = time.monotonic()
                     self._guest.check()
+                if pulse.missed(moved):
+                    self._guest.require_alive(f"{command[:60]!r} was silent for {SILENCE_SECONDS:.0f} s")
+                if moved or not channel.exit_status_ready():
+                    quiet = Deadline.after(GRACE_SECONDS)
+                elif quiet.passed:  # the command has ended; something that it left behind holds its output open
+                    break
                 if last.passed and not moved:
                     self._guest.require_alive(f"{command[:60]!r} did not end")
                     stuck = f"{command[:60]!r} does not end even when killed: it is stuck in the kernel"
@@ -249,20 +297,28 @@ class Shell:
         self._guest.check()
         return False
 
-    def put(self, source: Path, target: str) -> None:
+    def put(self, source: Path, target: str, deadline: Deadline | None = None) -> None:
         """Copy a file into the guest, with its mode."""
-        self._transfer("put", target, lambda: self.connection.put(str(source), target, preserve_mode=True))
+        self._transfer(
+            f"put {target}", target, deadline, lambda: self.connection.put(str(source), target, preserve_mode=True)
+        )
 
-    def get(self, source: str, target: Path) -> None:
-        """Copy a file out of the guest. InfraError when it is not there."""
-        self._transfer("get", source, lambda: self.connection.get(source, str(target), preserve_mode=True))
+    def get(self, source: str, target: Path, deadline: Deadline | None = None) -> None:
+        """Copy a file out of the guest. InfraError, and no file here, when it is not there."""
+        try:
+            self._transfer(
+                f"get {source}", source, deadline, lambda: self.connection.get(source, str(target), preserve_mode=True)
+            )
+        except InfraError:
+            target.unlink(missing_ok=True)
+            raise
 
-    def _transfer(self, what: str, path: str, work: Callable[[], object]) -> None:
+    def _transfer(self, what: str, path: str, deadline: Deadline | None, work: Callable[[], object]) -> None:
         import paramiko
 
         self._guest.check()
         try:
-            work()
+            self._watched(work, deadline or Deadline.after(TRANSFER_SECONDS), what)
         except FileNotFoundError as wrong:
             raise InfraError("no such file or folder in the guest", where=path) from wrong
         except PermissionError as wrong:
@@ -271,7 +327,7 @@ class Shell:
             self._guest.check()
             if self.connection.is_connected:
                 raise InfraError(f"{what} failed: {wrong}", where=path) from wrong
-            raise self._broken(f"{what} {path}") from wrong
+            raise self._broken(what) from wrong
 
     def put_text(self, text: str, target: str, deadline: Deadline | None = None) -> None:
         """Write a text file in the guest. Cheaper than put(): no subsystem has to start."""
@@ -288,6 +344,38 @@ class Shell:
         if status == -1:
             raise self._broken("an interactive shell")
         return status
+
+
+class _Pulse:
+    """Notices during a long command that the guest no longer answers, before the command's time is over.
+
+    After SILENCE_SECONDS without output it sends a request that sshd answers with a refusal (the same that
+    ssh(1) uses for ServerAliveInterval). In a thread: paramiko waits for the answer without a limit.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._next = Deadline.after(SILENCE_SECONDS)
+        self._thread: threading.Thread | None = None
+
+    def missed(self, heard: bool) -> bool:
+        """Whether an answer is overdue; `heard`: something came from the guest since the last call."""
+        if heard or (self._thread is not None and not self._thread.is_alive()):
+            self._thread = None
+            self._next = Deadline.after(SILENCE_SECONDS)
+        if not self._next.passed:
+            return False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._ask, name="ssh pulse", daemon=True)
+            self._thread.start()
+            self._next = Deadline.after(ANSWER_SECONDS)
+            return False
+        self._next = Deadline.after(ANSWER_SECONDS)
+        return True
+
+    def _ask(self) -> None:
+        with suppress(Exception):  # a connection that breaks is noticed by the command
+            self._connection.transport.global_request("keepalive@openssh.com", wait=True)
 
 
 class _Output:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes this machine ready for mof: host packages by apt, the Python environment .venv. What is there is left alone;
 # when all is there, nothing is said and nothing is started.
+#
 #   setup.sh            all of it
 #   setup.sh packages   the host packages alone
 #   setup.sh missing    the names of the host packages that are missing
@@ -152,7 +153,12 @@ watched() { # LOG WHAT WORDS COMMAND...: run it; on a terminal, count its lines 
     log=$1 what=$2 words=$3
     shift 3
     echo 1 >"$log.status"
-    { "$@" 2>&1 && echo 0 >"$log.status"; } </dev/null | {
+    # At an interrupt the command decides how it ends (dpkg finishes its package), and both sides wait for that.
+    {
+        trap : INT
+        "$@" 2>&1 && echo 0 >"$log.status"
+    } </dev/null | {
+        trap '' INT
         count=0
         while IFS= read -r line; do
             printf '%s\n' "$line"
@@ -330,12 +336,12 @@ environment() {
     if [ "$("$venv/bin/python" -c 'import sys; print(sys.prefix, sys.version)' 2>/dev/null)" = \
         "$("$python" -c 'import sys; print(sys.argv[1], sys.version)' "$venv")" ] &&
         grep -qsF "$venv" "$venv/bin/pip"; then clear=; fi
-    if ! watched "$work/venv.log" venv '' "$python" -m venv $clear "$venv"; then
+    if ! watched "$work/venv.log" venv '' env TMPDIR="$work" "$python" -m venv $clear "$venv"; then
         tail -n 20 "$work/venv.log" >&2
         fail "the Python environment could not be made"
     fi
     if ! watched "$work/pip.log" "fetching Python packages" Collecting \
-        "$venv/bin/python" -m pip install --disable-pip-version-check -e "${root}[dev]"; then
+        env TMPDIR="$work" "$venv/bin/python" -m pip install --disable-pip-version-check -e "${root}[dev]"; then
         grep -vE '^(Requirement|Collecting|  (Using|Downloading|Getting))' "$work/pip.log" | tail -n 20 >&2
         fail "pip failed"
     fi

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -50,6 +50,8 @@ _STALLS = (
     re.compile(r"rcu: INFO: .*(?:self-detected stall|detected (?:expedited )?stalls?).*"),  # kernel/rcu/tree_stall.h
     re.compile(r"rcu: .* kthread starved for .*"),
 )
+_KERNEL_CODE = re.compile(r"RIP: 0010:(\S+)")
+"""Where in the kernel it happened: 0x10 is the kernel's code segment."""
 _WARNING = re.compile(r"WARNING: .*")  # kernel/panic.c, __warn()
 
 
@@ -65,11 +67,13 @@ class Fault:
 class Detector:
     """Reads a console line by line. The first fault counts: what follows it is its consequence.
 
-    `warnings`: kernel WARNINGs and failed steps of init; they do not end a run. `stalls`: see _STALLS.
+    `at`: the kernel function and offset of an oops, "" when none was said. `warnings`: kernel WARNINGs and failed steps
+    of init; they do not end a run. `stalls`: see _STALLS.
     """
 
     ready: bool = False
     fault: Fault | None = None
+    at: str = ""
     warnings: list[str] = field(default_factory=list)
     stalls: list[str] = field(default_factory=list)
     _fragment: str = ""
@@ -101,7 +105,10 @@ class Detector:
         if found := _WARNING.search(text):
             self.warnings.append(found.group().strip())
             return
-        if self.fault is None:
+        if self.fault is not None:
+            if self.fault.loss is Loss.OOPS and not self.at and (found := _KERNEL_CODE.search(text)):
+                self.at = found.group(1)
+        else:
             for loss, pattern in _FATAL:
                 if found := pattern.search(text):
                     self.fault = Fault(loss, found.group().strip())

@@ -130,7 +130,8 @@ class Guest:
             return
         found = self.console.settle()
         if found.fault is not None:
-            raise self.lost(found.fault.loss, found.fault.line)
+            where = f", at {found.at}" if found.at else ""
+            raise self.lost(found.fault.loss, found.fault.line + where)
         raise self.lost(Loss.EXIT, self._how_it_ended())
 
     def require_alive(self, doing: str) -> None:

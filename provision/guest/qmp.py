@@ -60,7 +60,7 @@ class Monitor:
         finally:
             future.cancel()
 
-    async def _connect(self, address: str | socket.socket) -> None:
+    async def _connect(self, stream: socket.socket) -> None:
         from qemu.qmp import EventListener, Message, QMPClient
 
         client = QMPClient("guest")
@@ -72,17 +72,27 @@ class Monitor:
 
         # Before the connection, so that no event is missed.
         client.register_listener(EventListener(event_filter=keep))
-        await client.connect(address)
+        await client.connect(stream)
         self._client = client
 
-    def connect(self, address: str | socket.socket, deadline: Deadline) -> None:
-        """Connect to a unix socket's path, or take a connected socket; MonitorGone when no greeting comes in time."""
+    def connect(self, path: str, deadline: Deadline) -> None:
+        """Connect to a unix socket; MonitorGone when no greeting comes in time."""
         from qemu.qmp import QMPError
 
-        try:
-            self._wait(self._connect(address), deadline)
-        except (QMPError, OSError, EOFError) as wrong:
-            raise MonitorGone("QEMU's monitor gave no greeting") from wrong
+        with socket.socket(socket.AF_UNIX) as stream:
+            try:
+                stream.settimeout(max(0.1, deadline.remaining()))
+                stream.connect(path)
+                # A copy: the library closes its own. Shutting ours down ends a wait for a greeting in good order,
+                # which a cancellation does not (0.0.6 leaves tasks behind that are reported as errors).
+                future = asyncio.run_coroutine_threadsafe(self._connect(stream.dup()), self._loop)
+                try:
+                    future.result(timeout=deadline.remaining())
+                except Late:
+                    stream.shutdown(socket.SHUT_RDWR)
+                    future.result(timeout=CLOSE_SECONDS)
+            except (QMPError, OSError, EOFError, Late) as wrong:
+                raise MonitorGone("QEMU's monitor gave no greeting") from wrong
 
     def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, *, deadline: Deadline | None = None
@@ -114,18 +124,28 @@ class Monitor:
             with suppress(Exception):  # whatever QEMU's end left behind in the connection
                 self._wait(self._client.disconnect(), Deadline.after(CLOSE_SECONDS))
             self._client = None
+        with suppress(MonitorGone):
+            self._wait(_cancel_others(), Deadline.after(CLOSE_SECONDS))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_SECONDS)
         if not self._thread.is_alive():
             self._loop.close()
 
 
+async def _cancel_others() -> None:
+    """End what is still under way (a connection without a greeting, say), so that the loop stops with nothing left."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 @contextmanager
-def connected(address: str | socket.socket, deadline: Deadline) -> Iterator[Monitor]:
+def connected(path: str, deadline: Deadline) -> Iterator[Monitor]:
     """A monitor for the time of the block."""
     monitor = Monitor()
     try:
-        monitor.connect(address, deadline)
+        monitor.connect(path, deadline)
         yield monitor
     finally:
         monitor.close()

@@ -43,8 +43,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Topology:
-    """A checked topology: node ids are 0..n-1 in order, every CPU is on one node, `distances[from][to]` is square and
-    symmetric, 10 on the diagonal."""
+    """A checked topology: node ids are 0..n-1 in the order in which Linux would number them, every CPU is on one node,
+    `distances[from][to]` is square and symmetric, 10 on the diagonal."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -159,6 +159,14 @@ def _check_cpus(nodes: Sequence[Node], count: int | None, where: str) -> None:
         raise bad(f"cpus: {expected} CPUs", f"the kernel is built for {MAX_CPUS} at most")
     if missing := set(range(expected)) - set(home):
         raise bad(f"cpus: CPU {min(missing)} is on no node", "put it on a node, or number the CPUs without gaps")
+    # Linux numbers nodes as it meets them in the firmware's table, where CPUs come first (acpi_map_pxm_to_node(),
+    # drivers/acpi/numa/srat.c; build_srat(), QEMU's hw/i386/acpi-build.c). The guest's numbers have to be ours.
+    met = list(dict.fromkeys(home[cpu] for cpu in sorted(home)))
+    met += [node.id for node in nodes if not node.cpus]
+    for number, node_id in enumerate(met):
+        if number != node_id:
+            mend = "number first the nodes with CPUs, in the order of their lowest CPU, then the others"
+            raise bad(f"node.id: the guest's kernel would call node {node_id} node {number}", mend)
 
 
 def _check_distances(distances: tuple[tuple[int, ...], ...], count: int, where: str) -> None:

@@ -1,0 +1,26 @@
+"""Figures as a person reads them."""
+
+from __future__ import annotations
+
+from controller.analysis.model import CaseFinding, Cost
+
+
+def cost(one: Cost) -> str:
+    """`12.3 us` or `8,700 insn`; a dash for none."""
+    if one.value is None:
+        return "-"
+    if one.unit != "ns":
+        return f"{one.value:,.0f} insn"
+    return f"{one.value / 1000:,.1f} us"
+
+
+def nodes(case: CaseFinding) -> str:
+    """`1 > 2`; where pages were and are; a dash where none is known."""
+    if case.from_node is None or case.to_node is None:
+        return "-"
+    return f"{case.from_node} > {case.to_node}"
+
+
+def refused(case: CaseFinding) -> str:
+    """`extra_refs 1, no_memory 2`."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in case.refused.items())

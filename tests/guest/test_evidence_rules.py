@@ -1,0 +1,102 @@
+"""Evidence that is whole carries a verdict; evidence that is not never passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from controller import session
+from controller.agent import Agent
+from controller.experiment import SCRIPTS
+from provision.host.deadline import Deadline
+from tests.guest.conftest import Lab, Ran
+
+LARGE = str(SCRIPTS / "lazy-16384.memtoy")
+PAGES = 16_384
+
+
+def test_16384_pages_move_lazily_and_no_event_is_lost(once: Callable[..., Ran]) -> None:
+    ran = once("run", LARGE, "--json")
+    assert ran.status == 0, ran.explain()
+    (case,) = ran.verdict["cases"]
+    assert (case["pages"], case["migrated"], case["mechanism"]) == (PAGES, PAGES, "lazy")
+    assert case["contents"] == "intact"
+    probes = ran.verdict["probes"]
+    assert probes["lost"] == 0
+    assert probes["fired"] == probes["received"] > 4 * PAGES
+
+
+def test_lost_events_make_the_verdict_undecided(once: Callable[..., Ran]) -> None:
+    ran = once("run", LARGE, "--ring-pages", "1", "--json")
+    assert ran.status == 1, ran.explain()
+    verdict = ran.verdict
+    assert verdict["verdict"] == "undecided"
+    assert "lost" in verdict["reason"]
+    probes = verdict["probes"]
+    assert probes["lost"] > 0
+    assert probes["fired"] == probes["received"] + probes["lost"]
+
+
+@pytest.mark.parametrize("probes", ["counts", "none"])
+def test_a_run_without_records_rests_on_the_workload_and_says_so(once: Callable[..., Ran], probes: str) -> None:
+    ran = once("run", "demo", "--probes", probes, "--json")
+    assert ran.status == 0, ran.explain()
+    assert [c["migrated"] for c in ran.verdict["cases"]] == [8] * 4
+    assert any("memtoy's own results" in warning for warning in ran.verdict["warnings"])
+    if probes == "counts":
+        assert ran.verdict["probes"]["fired"] > 0
+
+
+@pytest.fixture
+def agent(lab: Lab) -> Iterator[Agent]:
+    lab.shell.run(session.AGENT_COMMAND, Deadline.after(30)).expect()
+    with lab.guest.control_socket() as stream:
+        agent = Agent(stream, lab.guest.check)
+        yield agent
+        agent.ask({"do": "quit"}, Deadline.after(30))
+
+
+def test_each_probe_that_can_be_provoked_fires_a_known_number_of_times(agent: Agent) -> None:
+    attached = agent.ask({"do": "attach", "set": "full"}, Deadline.after(120))
+    assert attached["unavailable"] == {}
+    told = agent.ask({"do": "selftest"}, Deadline.after(120))["probes"]
+    assert set(told) == set(attached["attached"])
+    assert {name: row for name, row in told.items() if not row["ok"]} == {}
+    provoked = [row for row in told.values() if row["expected"]]
+    assert len(provoked) >= 30
+    assert all(row["fired"] >= row["expected"] == 23 for row in provoked)
+
+
+def test_everything_is_accounted_for_and_on_the_host(lab: Lab, agent: Agent) -> None:
+    agent.ask({"do": "attach", "set": "full"}, Deadline.after(120))
+    before = lab.guest.records.stat().st_size
+    status, _ = lab.memtoy((SCRIPTS / "lazy-touch.memtoy").read_text())
+    assert status == 0
+    counts = agent.flush(Deadline.after(60))
+    assert all(c.fired == c.received + c.lost for c in counts.values())
+    assert counts["do_swap_page"].fired >= 8
+    written = sum(c.received for c in counts.values()) * 64
+    assert Deadline.after(10).poll(lambda: lab.guest.records.stat().st_size - before == written)
+
+
+def test_the_manifest_says_what_it_takes_to_repeat_the_run(demo: Ran) -> None:
+    assert demo.folder is not None
+    manifest = json.loads((demo.folder / "manifest.json").read_text())
+    for key in (
+        "kernel",
+        "image",
+        "host",
+        "qemu",
+        "qemu_command",
+        "accelerator",
+        "topology",
+        "clock",
+        "probes",
+        "timings",
+    ):
+        assert manifest[key], key
+    assert manifest["kernel"]["build_id"] == demo.verdict["kernel"]["build_id"]
+    assert Path(manifest["qemu_command"][0]).name.startswith("qemu-system")

@@ -1,0 +1,55 @@
+"""Bad input is found before anything is built or started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller import experiment, session
+from controller.session import Options
+from provision.host.errors import InfraError, UserError
+
+
+def planned(tmp_path: Path, script: str, **options: str) -> session.Plan:
+    path = tmp_path / "a.memtoy"
+    path.write_text(script)
+    return session.plan(experiment.load(str(path)), Options(**options))  # type: ignore[arg-type]
+
+
+def test_a_good_script_is_planned_for_the_default_machine(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "anon foo 8p\nmap foo\nmbind foo bind 3\ntouch foo w\n")
+    assert (str(plan.kernel), plan.topology.name) == ("6.12-mof", "4node")
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "why"),
+    [
+        ("anon foo 8p\nfrob foo\n", {}, "a.memtoy:2: unknown command 'frob'"),
+        ("anon foo 8p\nmap foo\nmbind foo bind 9\n", {}, "a.memtoy:3: the topology has no node 9"),
+        ("anon foo 8p\nmap foo\nmbind foo bind 2\n", {"topology": "2node"}, "a.memtoy:3: the topology has no node 2"),
+        ("anon foo 8g\nmap foo\n", {}, "a.memtoy:1: segment 'foo' of 8 GB does not fit"),
+        ("anon foo 8p\n", {"kernel": "6.12-mof.9"}, "the series has"),
+        ("anon foo 8p\n", {"topology": "nowhere"}, "there is no topology 'nowhere'"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_place(tmp_path: Path, script: str, options: dict[str, str], why: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, script, **options)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[[node]]\nid=0\nmemory_mb=512\ncpus=[0]\n[[node]]\nid=1\nmemory_mb=512\ncpus=[2]\n", "CPU"),
+        ("[[node]]\nid=0\nmemory_mb=8388608\ncpus=[0]\n", "MB"),
+    ],
+)
+def test_a_topology_that_cannot_be_is_named(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(text)
+    with pytest.raises((UserError, InfraError)) as caught:
+        planned(tmp_path, "anon foo 8p\n", topology=str(path))
+    assert why in str(caught.value)
