@@ -28,16 +28,16 @@ def call(rows: Rows, unit: Unit) -> str:
         policy = _target(rows, i)
         if move & names.MF_LAZY:
             return (
-                f"mbind() makes the range's policy {policy}. With MPOL_MF_MOVE alone it would bring pages that sit "
+                f"mbind() is to make the range's policy {policy}. With MPOL_MF_MOVE alone it would bring pages that sit "
                 "elsewhere along at once; because of MPOL_MF_LAZY it only unmaps them, so that whoever touches a page "
                 "next moves it."
             )
         if move & (names.MF_MOVE | names.MF_MOVE_ALL):
             return (
-                f"mbind() makes the range's policy {policy}. Because of MPOL_MF_MOVE, pages that sit elsewhere "
+                f"mbind() is to make the range's policy {policy}. Because of MPOL_MF_MOVE, pages that sit elsewhere "
                 "have to be there before it returns."
             )
-        return f"mbind() makes the range's policy {policy}. Nothing is asked for the pages that exist already."
+        return f"mbind() is to make the range's policy {policy}. Nothing is asked for the pages that exist already."
     if name == "__x64_sys_migrate_pages":
         return (
             f"migrate_pages(2): whatever pages of the process are on {names.nodes_in(rows.flags[i])} go to "
