@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from controller.analysis.model import CaseInput, Clock, Cost, Mechanism
+from controller.analysis.model import MECHANISMS, CaseInput, Clock, Cost, Mechanism
+from controller.analysis.moves import Moves
 from controller.analysis.segments import faulting, lazy, moving
-from controller.workloads.memtoy.output import MbindResult, MigrateResult, TouchResult
+from controller.workloads.memtoy.output import CommandResult, MbindResult, MigrateResult, TouchResult
 
 UNITS = {Clock.WALL: "ns", Clock.INSN: "instructions"}
 
 
-def cost(case: CaseInput, mechanism: Mechanism, moved: int, in_process: int, clock: Clock) -> Cost:
+def cost(case: CaseInput, mechanism: Mechanism, moved: int, own: Moves, clock: Clock) -> Cost:
     """Per page moved.
 
-    direct: the mbind calls that move. lazy: the mbind calls that unmap, and for each the first touch (or locating by
-    get_mempolicy) after it. manual: the migrate_pages(2) calls, over all pages of the process that moved
-    (`in_process`), since that is what the call moves. Only calls that succeeded count.
+    direct: the mbind calls that move. lazy: the mbind calls that unmap, and the touches (or locating by get_mempolicy)
+    within which pages moved, or, without events, the first after each such mbind. manual: the migrate_pages(2) calls, over
+    all pages of the process that moved, since that is what the call moves. Only calls that succeeded count.
     """
     unit = UNITS[clock]
     total, parts = 0, []
@@ -32,11 +33,17 @@ def cost(case: CaseInput, mechanism: Mechanism, moved: int, in_process: int, clo
             total += result.ns
             parts.append("mbind")
             waiting = True
-        elif mechanism is Mechanism.LAZY and waiting and faulting(done):
+        elif mechanism is Mechanism.LAZY and faulting(done) and (_within(done, own) if len(own) else waiting):
             total += result.ns if isinstance(result, TouchResult) else took
             parts.append("touch" if isinstance(result, TouchResult) else "get_mempolicy")
             waiting = False
-    pages = in_process if mechanism is Mechanism.MANUAL else moved
+    pages = (own.count(Mechanism.MANUAL) or moved) if mechanism is Mechanism.MANUAL else moved
     if not pages or not parts:
         return Cost(None, unit)
     return Cost(round(total / pages, 1), unit, " + ".join(dict.fromkeys(parts)))
+
+
+def _within(done: CommandResult, own: Moves) -> bool:
+    """Whether a fault moved a page during the command."""
+    lazily = own.time[own.mechanism == MECHANISMS.index(Mechanism.LAZY)]
+    return bool(((lazily >= done.start_ns) & (lazily <= done.end_ns)).any())

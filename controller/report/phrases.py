@@ -166,6 +166,9 @@ def _step(rows: Rows, i: int, unit: Unit, seen: set[str]) -> str:
             tail = ", and its swap slot, which has served its purpose, is given back" if moved else ""
             if rows.dst_pfn[i]:
                 now = f"frame {rows.dst_pfn[i]:x} on node {rows.dst_node[i]}"
+                cached = {rows.pfn[k] for k in unit.indices if rows.pfn[k]}
+                if cached and not moved and rows.dst_pfn[i] not in cached:
+                    return f"A copy is mapped: the page table entry now names {now}."
                 return f"The page is mapped: its page table entry now names {now}{tail}."
             return "The fault is over; nothing was mapped, the access will be tried again."
     return ""

@@ -44,7 +44,7 @@ def test_methods_follow_from_the_kind() -> None:
     assert (probe.method, probe.fallback) == (Method.TRACEPOINT, None)
 
 
-def test_what_the_issue_asks_for_is_there() -> None:
+def test_the_functions_to_be_probed_are_there() -> None:
     functions = {probe.function for probe in PROBES}
     assert functions >= {
         "do_swap_page", "mpol_vma_misplaced", "check_migrate_misplaced_folio", "migrate_folio_on_fault",

@@ -11,7 +11,7 @@ import pytest
 from controller.analysis import verdict
 from controller.analysis.model import Findings
 from controller.report import html, text, trace
-from tests.fakes import recorded
+from tests.fakes import recorded_demo as recorded
 
 GOLDEN = recorded.FOLDER / "trace.txt"
 

@@ -10,7 +10,7 @@ import pytest
 from controller.analysis import decode, verdict
 from controller.analysis.model import CaseInput, Contents, Evidence, Mechanism, Outcome, PageState
 from controller.workloads.memtoy.output import CommandResult, TouchResult
-from tests.fakes import recorded
+from tests.fakes import recorded_demo as recorded
 
 
 @pytest.fixture
