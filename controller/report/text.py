@@ -29,11 +29,11 @@ def _fitted(text: str, most: int, indent: str = INDENT) -> list[str]:
     return lines
 
 
-def _table(cases: Sequence[CaseFinding]) -> Iterator[str]:
-    # What is not a pass comes first when there is no room for all.
-    order = sorted(cases, key=lambda case: case.ok) if len(cases) > MOST_CASES else list(cases)
-    shown = order[:MOST_CASES]
-    width = min(28, max(len("case"), *(len(case.name) for case in shown)))
+def _table(cases: Sequence[CaseFinding], most: int) -> Iterator[str]:
+    """At most `most` cases under a header; what is not a pass comes first when there is no room for all."""
+    order = sorted(cases, key=lambda case: case.ok) if len(cases) > most else list(cases)
+    shown = order[:most]
+    width = min(25, max(len("case"), *(len(case.name) for case in shown)))
     yield (
         f"{INDENT}{'case':<{width}}  {'verdict':<9}  {'mechanism':<9}  {'moved':>13}  {'node':<7}  "
         f"{'contents':<9}  {'a page':>14}"
@@ -76,12 +76,15 @@ def summary(findings: Findings, folder: Path, *, lost: str = "") -> str:
     outcome = Outcome.LOST if lost else findings.outcome
     reason = lost or findings.reason
     head = _fitted(f"{outcome.value.upper()}: {reason}", 3, "")
-    body = [""]
-    if findings.cases:
-        body += [*_table(findings.cases), ""]
-    body += [*_facts(findings), ""]
+    facts = [*_facts(findings), ""]
     foot = [str(folder), "trace.txt tells every step, report.html shows it, verdict.json is for programs"]
     foot = [INDENT + line for line in foot]
+    body = [""]
+    if findings.cases:
+        # Room is kept for the table's head, the line that counts the others, blank lines, and a word of warnings.
+        free = HEIGHT - len(head) - len(facts) - len(foot) - 4 - (2 if findings.warnings else 0)
+        body += [*_table(findings.cases, min(MOST_CASES, free)), ""]
+    body += facts
     room = HEIGHT - len(head) - len(body) - len(foot)
     warnings: list[str] = []
     shown = 0
