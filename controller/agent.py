@@ -14,11 +14,15 @@ from provision.host.errors import GuestLost, InfraError, Loss
 
 @dataclass(frozen=True)
 class Counts:
-    """What one probe counted. The agent holds `fired == received + lost` or the evidence is not whole."""
+    """What one probe counted. The agent holds `fired == received + lost` or the evidence is not whole.
+
+    `missed`: runs of the program that the kernel skipped, so that not even `fired` knows of them.
+    """
 
     fired: int
     received: int
     lost: int
+    missed: int = 0
 
 
 class Agent:
@@ -64,7 +68,8 @@ class Agent:
     def flush(self, deadline: Deadline) -> dict[str, Counts]:
         """Drain everything that the probes recorded so far; counts per probe."""
         answer = self.ask({"do": "flush"}, deadline)
+        missed = answer.get("missed", {})
         return {
-            name: Counts(int(c["fired"]), int(c.get("received", 0)), int(c["lost"]))
+            name: Counts(int(c["fired"]), int(c.get("received", 0)), int(c["lost"]), int(missed.get(name, 0)))
             for name, c in answer["probes"].items()
         }

@@ -91,6 +91,7 @@ def gather(recording: Recording, events: Events | None) -> Evidence:
             fired={name: count.fired for name, count in recording.counts.items()},
             received={name: count.received for name, count in recording.counts.items()},
             lost={name: count.lost for name, count in recording.counts.items()},
+            missed={name: count.missed for name, count in recording.counts.items()},
             recording=recording.probe_set is ProbeSet.FULL,
         )
     return Evidence(

@@ -86,6 +86,12 @@ def _tell(concluded: Conclusion, as_json: bool) -> int:
 
     if as_json:
         print(json.dumps(concluded.verdict, indent=1))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        from controller.report.text import styled
+
+        Console(highlight=False).print(styled(concluded.summary), soft_wrap=True)
     else:
         print(concluded.summary)
     if concluded.lost is not None:

@@ -116,7 +116,7 @@ def styled(text: str) -> Text:
     result = Text(text, no_wrap=True)
     for outcome, style in STYLES.items():
         result.highlight_regex(rf"^{outcome.value.upper()}(?=:)", style)
-        result.highlight_regex(rf"(?<=\s){outcome.value}(?=\s\s)", style.removeprefix("bold "))
+        result.highlight_regex(rf"(?<=  ){outcome.value}(?=  )", style.removeprefix("bold "))
     result.highlight_regex(r"(?<=\s)(corrupt)(?=\s\s)", "red")
     result.highlight_regex(r"warning:", "yellow")
     return result
