@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
@@ -18,11 +19,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
 
     cache = Cache()
     kvm: checks.KvmAnswer | None = None
-    try:
-        if (known := accelerator.remembered(accelerator.find_qemu(), cache)) is not None:
-            kvm = checks.KvmAnswer(known.works, known.why)
-    except InfraError:
-        pass  # no QEMU: among the findings already
+    with suppress(InfraError):  # no QEMU: among the findings already
+        kvm = accelerator.remembered(accelerator.find_qemu(), cache)
     findings = checks.examine(cache.root, kvm)
     failed = not all(f.ok for f in findings)
     if as_json:

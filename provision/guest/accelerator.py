@@ -15,6 +15,7 @@ from provision.hardware.qemu import CPU_KVM, Accelerator
 from provision.host import process
 from provision.host.cache import Cache, digest
 from provision.host.deadline import Deadline
+from provision.host.doctor import KvmAnswer as KvmAnswer
 from provision.host.errors import InfraError, UserError
 from provision.host.progress import Progress
 
@@ -44,14 +45,6 @@ class Choice:
 
     accelerator: Accelerator
     why: str = ""
-
-
-@dataclass(frozen=True)
-class KvmAnswer:
-    """What the probe found; `why` is empty when KVM works."""
-
-    works: bool
-    why: str
 
 
 def parse_version(text: str) -> str:
