@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from controller.cli import doctor, kernel, run
+from controller.cli import cache, doctor, kernel, run
 from provision.host.errors import GuestLost, InfraError, MofError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("run")(run.run)
 app.command("report")(run.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(kernel.app, name="kernel")
+app.add_typer(cache.app, name="cache")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
