@@ -6,19 +6,18 @@ Nothing of the person's own goes in: no ~/.ssh, no agent, no fabric configuratio
 from __future__ import annotations
 
 import logging
-import math
 import shlex
 import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from controller.command import GRACE_SECONDS, SILENCE_SECONDS, End, Output, Pulse
 from provision.host.deadline import Deadline
 from provision.host.errors import GuestLost, InfraError, Loss
 from provision.host.process import tail
@@ -34,19 +33,17 @@ HOST = "guest"
 
 POLL_SECONDS = 0.1
 """How often a running command's channel, and the guest's state, are looked at."""
-GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL in the guest, and again until the host stops to wait."""
 VANISH_SECONDS = 0.5
 """A connection may break a moment before the console says why."""
 CONNECT_TRIES_SECONDS = 15.0
 RETRY_SECONDS = 0.2
 TRANSFER_SECONDS = 120.0
-SILENCE_SECONDS = 30.0
-ANSWER_SECONDS = 10.0
 STDIN_CHUNK = 32768
-TIMED_OUT = 124
-KILLED = 137
-"""What timeout(1) exits with: on time out, and when it had to kill."""
+
+
+def preload() -> None:
+    """Import what a connection needs: half a second that can be spent while a guest starts."""
+    import fabric  # noqa: F401
 
 
 class Reachable(Protocol):
@@ -99,6 +96,9 @@ class Shell:
         self._image = image
         self._deadline = deadline
         self._connection: Connection | None = None
+        self._count = 0
+        self.first_answer_ns: int | None = None
+        """When the first command had ended, in ns of this host's CLOCK_MONOTONIC."""
 
     def __enter__(self) -> Shell:
         self._connection = self._connect()
@@ -180,27 +180,30 @@ class Shell:
     ) -> Result:
         """Run a command line of sh(1) in the guest, to its end or to the deadline.
 
-        The guest's timeout(1) ends it when its time is over: then `timed_out` is set. `line` gets each line of standard
-        output as it comes. GuestLost as soon as the guest is lost, within a second, not when the deadline passes; and
-        when a command cannot be ended even by SIGKILL.
+        It is ended when its time is over: then `timed_out` is set. `line` gets each line of standard output as it comes.
+        GuestLost as soon as the guest is lost, within a second, not when the deadline passes; and when a command cannot
+        be ended even by SIGKILL.
         """
         import paramiko
 
-        seconds = max(1, math.ceil(deadline.remaining()))
-        # Not the last command, so that a shell stays to tell the status even when timeout(1) itself is killed.
-        whole = f"timeout -k {GRACE_SECONDS:.0f} {seconds} sh -c {shlex.quote(command)}; exit $?"
-        last = Deadline.after(seconds + 3 * GRACE_SECONDS)
-        began = time.monotonic()
+        self._count += 1
+        note = f"/run/mof-command-{self._count}"
+        # A session of its own, whose number is noted, so that all of it can be ended; and a shell that stays to tell how
+        # it ended. The guest's own timeout(1) will not do: its clock may be one of instructions, not of the host's time.
+        inner = f"echo $$ >{note}\n{command}"
+        whole = f"setsid -w sh -c {shlex.quote(inner)}; ended=$?; rm -f {note}; exit $ended"
+        end = End(deadline, note)
         try:
-            channel = self._watched(lambda: self._started(whole), last, command)
-            output = _Output(line)
-            status = self._follow(channel, stdin, output, last, command)
+            channel = self._watched(lambda: self._started(whole), end.last, command)
+            output = Output(line)
+            status = self._follow(channel, stdin, output, end, command)
         except (OSError, EOFError, paramiko.SSHException) as wrong:
             raise self._broken(command) from wrong
         if status == -1:
             raise self._broken(command)
-        late = status in (TIMED_OUT, KILLED) and time.monotonic() - began >= seconds
-        return Result(command, status, output.text(), output.errors(), late)
+        if self.first_answer_ns is None:
+            self.first_answer_ns = time.monotonic_ns()
+        return Result(command, status, output.text(), output.errors(), end.sent)
 
     def _started(self, command: str) -> Channel:
         channel = self.connection.create_session()
@@ -234,20 +237,20 @@ class Shell:
             raise failures[0]
         return results[0]
 
-    def _follow(self, channel: Channel, stdin: bytes, output: _Output, last: Deadline, command: str) -> int:
+    def _follow(self, channel: Channel, stdin: bytes, output: Output, end: End, command: str) -> int:
         """Feed and drain the channel until the command's end; its status, -1 when none arrived."""
         channel.settimeout(POLL_SECONDS)
         rest = stdin
         ended_input = False
         checked = time.monotonic()
-        quiet = Deadline.after(GRACE_SECONDS)
-        pulse = _Pulse(self.connection)
+        quiet = Deadline.patient(GRACE_SECONDS)
+        pulse = Pulse(self.connection)
         with channel:
             while True:
                 moved = False
                 if rest and channel.send_ready():
                     chunk = rest[:STDIN_CHUNK]
-                    rest = rest[self._watched(partial(channel.send, chunk), last, command) :]
+                    rest = rest[self._watched(partial(channel.send, chunk), end.last, command) :]
                     moved = True
                 if not rest and not ended_input:
                     channel.shutdown_write()
@@ -272,10 +275,12 @@ class Shell:
                 if pulse.missed(moved):
                     self._guest.require_alive(f"{command[:60]!r} was silent for {SILENCE_SECONDS:.0f} s")
                 if moved or not channel.exit_status_ready():
-                    quiet = Deadline.after(GRACE_SECONDS)
+                    quiet = Deadline.patient(GRACE_SECONDS)
                 elif quiet.passed:  # the command has ended; something that it left behind holds its output open
                     break
-                if last.passed and not moved:
+                if signal := end.due():
+                    self._signal(signal, end.note)
+                if end.last.passed and not moved:
                     self._guest.require_alive(f"{command[:60]!r} did not end")
                     stuck = f"{command[:60]!r} does not end even when killed: it is stuck in the kernel"
                     raise self._guest.lost(Loss.HANG, stuck)
@@ -283,6 +288,12 @@ class Shell:
                 output.error(chunk)
             output.end()
             return channel.recv_exit_status() if channel.exit_status_ready() else -1
+
+    def _signal(self, signal: str, note: str) -> None:
+        """End a command and all that it started, by a request of its own on the same connection."""
+        self._watched(
+            lambda: self._started(f"kill -{signal} -- -$(cat {note})").close(), Deadline.patient(GRACE_SECONDS), "kill"
+        )
 
     def _broken(self, command: str) -> GuestLost:
         """Why the connection broke: what the console or QEMU say, else that it did."""
@@ -318,7 +329,7 @@ class Shell:
 
         self._guest.check()
         try:
-            self._watched(work, deadline or Deadline.after(TRANSFER_SECONDS), what)
+            self._watched(work, deadline or Deadline.patient(TRANSFER_SECONDS), what)
         except FileNotFoundError as wrong:
             raise InfraError("no such file or folder in the guest", where=path) from wrong
         except PermissionError as wrong:
@@ -331,7 +342,7 @@ class Shell:
 
     def put_text(self, text: str, target: str, deadline: Deadline | None = None) -> None:
         """Write a text file in the guest. Cheaper than put(): no subsystem has to start."""
-        self.run(f"cat >{shlex.quote(target)}", deadline or Deadline.after(30), stdin=text.encode()).expect()
+        self.run(f"cat >{shlex.quote(target)}", deadline or Deadline.patient(30), stdin=text.encode()).expect()
 
     def interactive(self) -> int:
         """A login shell on the person's terminal; its exit status."""
@@ -344,66 +355,3 @@ class Shell:
         if status == -1:
             raise self._broken("an interactive shell")
         return status
-
-
-class _Pulse:
-    """Notices during a long command that the guest no longer answers, before the command's time is over.
-
-    After SILENCE_SECONDS without output it sends a request that sshd answers with a refusal (the same that
-    ssh(1) uses for ServerAliveInterval). In a thread: paramiko waits for the answer without a limit.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._next = Deadline.after(SILENCE_SECONDS)
-        self._thread: threading.Thread | None = None
-
-    def missed(self, heard: bool) -> bool:
-        """Whether an answer is overdue; `heard`: something came from the guest since the last call."""
-        if heard or (self._thread is not None and not self._thread.is_alive()):
-            self._thread = None
-            self._next = Deadline.after(SILENCE_SECONDS)
-        if not self._next.passed:
-            return False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._ask, name="ssh pulse", daemon=True)
-            self._thread.start()
-            self._next = Deadline.after(ANSWER_SECONDS)
-            return False
-        self._next = Deadline.after(ANSWER_SECONDS)
-        return True
-
-    def _ask(self) -> None:
-        with suppress(Exception):  # a connection that breaks is noticed by the command
-            self._connection.transport.global_request("keepalive@openssh.com", wait=True)
-
-
-class _Output:
-    """Both streams of a command, decoded at the end; standard output also line by line."""
-
-    def __init__(self, line: Callable[[str], None] | None) -> None:
-        self._line = line
-        self._out: list[bytes] = []
-        self._err: list[bytes] = []
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        self._out.append(chunk)
-        if self._line is not None:
-            *whole, self._rest = (self._rest + chunk).split(b"\n")
-            for raw in whole:
-                self._line(raw.decode(errors="replace"))
-
-    def error(self, chunk: bytes) -> None:
-        self._err.append(chunk)
-
-    def end(self) -> None:
-        if self._line is not None and self._rest:
-            self._line(self._rest.decode(errors="replace"))
-            self._rest = b""
-
-    def text(self) -> str:
-        return b"".join(self._out).decode(errors="replace")
-
-    def errors(self) -> str:
-        return b"".join(self._err).decode(errors="replace")

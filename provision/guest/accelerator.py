@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.guest.console import Console
-from provision.hardware.qemu import CPU_KVM, Accelerator
+from provision.hardware.qemu import CPU_KVM, Accelerator, Clock
 from provision.host import process
 from provision.host.cache import Cache, digest
 from provision.host.deadline import Deadline
@@ -33,10 +33,16 @@ _BOOTED = re.compile(r"Unable to mount root fs|VFS: Cannot open root device|Run 
 
 @dataclass(frozen=True)
 class Qemu:
-    """The QEMU in use; `version` as it says itself: "10.0.2"."""
+    """The QEMU in use; `version` as it says itself: "10.0.2". `build`: with what its packager added."""
 
     path: str
     version: str
+    build: str = ""
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """For comparing: (10, 0, 2)."""
+        return tuple(int(part) for part in self.version.split("."))
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ def parse_version(text: str) -> str:
 def find_qemu() -> Qemu:
     """The QEMU on the path. InfraError when it is missing or too old."""
     path = process.find(PROGRAM, PACKAGE)
-    return Qemu(path, parse_version(process.run([path, "--version"], deadline=Deadline.after(20)).output))
+    said = process.run([path, "--version"], deadline=Deadline.patient(20)).output
+    return Qemu(path, parse_version(said), said.splitlines()[0])
 
 
 def from_environment() -> Accelerator:
@@ -78,9 +85,21 @@ def from_environment() -> Accelerator:
         raise UserError(f"{text!r} is no accelerator", where="MOF_ACCEL", hint=f"one of {names}") from wrong
 
 
-def resolve(wish: Accelerator, qemu: Qemu, kernel: Path, cache: Cache, progress: Progress) -> Choice:
-    """The accelerator to use. AUTO falls back to TCG with one note; KVM that does not work is an InfraError."""
-    if wish is Accelerator.TCG:
+def cannot_count() -> UserError:
+    """What to say to somebody who wants both KVM and a clock of instructions."""
+    return UserError("KVM cannot count instructions", where="--clock insn", hint="unset MOF_ACCEL, or --clock wall")
+
+
+def resolve(
+    wish: Accelerator, qemu: Qemu, kernel: Path, cache: Cache, progress: Progress, clock: Clock = Clock.WALL
+) -> Choice:
+    """The accelerator to use. AUTO falls back to TCG with one note; KVM that does not work is an InfraError.
+
+    Instructions are counted by TCG alone: then KVM is not looked for, and wishing for it is a UserError.
+    """
+    if clock is Clock.INSN and wish is Accelerator.KVM:
+        raise cannot_count()
+    if wish is Accelerator.TCG or clock is Clock.INSN:
         return Choice(Accelerator.TCG)
     answer = kvm_works(qemu, kernel, cache, progress)
     if answer.works:

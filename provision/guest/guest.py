@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from provision.guest import accelerator, network
+from provision.guest import accelerator, network, snapshot
 from provision.guest.accelerator import Qemu
 from provision.guest.console import Console
 from provision.guest.network import Net, Network
 from provision.guest.qmp import Monitor, MonitorError, MonitorGone, connected
+from provision.guest.snapshot import Saved
 from provision.hardware import qemu as command_line
-from provision.hardware.qemu import Accelerator, MachineSpec
+from provision.hardware.qemu import Accelerator, Clock, MachineSpec, RamFiles
 from provision.hardware.topology import Topology
 from provision.host import process
 from provision.host.cache import Cache
@@ -36,10 +37,12 @@ ANSWER_SECONDS = 10.0
 """A guest that answers nothing for so long, on an idle host, hangs."""
 EXIT_NOTICE_SECONDS = 0.5
 """QEMU's end and the console's last words may become visible in either order."""
-MAX_PATIENCE = 8.0
+RESTORE_SECONDS = 30.0
+"""From the monitor's greeting until the state of a saved guest has been read."""
 
 CONSOLE_LOG = "console.log"
 RECORDS = "events.raw"
+LINES = "lines.raw"
 QEMU_LOG = "qemu.log"
 
 RUNTIME_PREFIX = "mof-"
@@ -55,7 +58,11 @@ class RootImage(Protocol):
 @dataclass(frozen=True)
 class GuestSpec:
     """What to start. `work`: the run folder; console, records and QEMU's own words go there. `accelerator` AUTO follows
-    MOF_ACCEL. `port`: on the host's loopback, 0 for any. `append`: more kernel parameters."""
+    MOF_ACCEL. `port`: on the host's loopback, 0 for any. `append`: more kernel parameters.
+
+    `keep`: a folder for the guest's memory and swap, which then can be saved (provision.guest.snapshot). `saved`: go on
+    with a guest that was, instead of booting; all else has to be as it was then.
+    """
 
     kernel: Path
     image: RootImage
@@ -67,15 +74,13 @@ class GuestSpec:
     name: str = "mof"
     port: int = 0
     boot_seconds: float = BOOT_SECONDS
-
-
-def patience() -> float:
-    """How much longer than on an idle host things may take: runnable processes for each CPU, from 1 to MAX_PATIENCE."""
-    return min(MAX_PATIENCE, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+    clock: Clock = Clock.WALL
+    keep: Path | None = None
+    saved: Saved | None = None
 
 
 class Guest:
-    """A guest that has booted. Made by launched()."""
+    """A guest that has booted, or that goes on with the life of another. Made by launched()."""
 
     def __init__(
         self,
@@ -91,12 +96,13 @@ class Guest:
         self.spec = spec
         self.accelerator = choice.accelerator
         self.accelerator_why = choice.why
-        self.qemu_version = qemu.version
+        self.qemu = qemu
         self.argv = argv
         self.console = console
         self.records = spec.work / RECORDS
+        self.lines = spec.work / LINES
         self.timings: dict[str, float] = {}
-        """Seconds from QEMU's start to its `monitor`'s greeting and to the guest being `ready`."""
+        """Seconds from QEMU's start to its `monitor`'s greeting, and to the guest being `ready` or `forked`."""
         self.monitor: Monitor | None = None
         self._network = net
         self._control = control
@@ -110,7 +116,7 @@ class Guest:
 
     def open_socket(self, deadline: Deadline | None = None) -> socket.socket:
         """A TCP socket that is connected to the guest's sshd, or to QEMU on its behalf. OSError when there is none."""
-        return self._network.open_socket(deadline or Deadline.after(ANSWER_SECONDS * patience()))
+        return self._network.open_socket(deadline or Deadline.patient(ANSWER_SECONDS))
 
     def control_socket(self) -> socket.socket:
         """A unix stream to the port mof.control. QEMU serves one at a time; a second one waits for its end."""
@@ -137,7 +143,7 @@ class Guest:
     def require_alive(self, doing: str) -> None:
         """GuestLost (hang) unless the guest still answers; `doing` says what it was to do when it fell silent."""
         self.check()
-        deadline = Deadline.after(ANSWER_SECONDS * patience())
+        deadline = Deadline.patient(ANSWER_SECONDS)
         if not self.answers(deadline):
             self.check()
             stalls = self.console.poll().stalls
@@ -179,8 +185,21 @@ class Guest:
             return (self.spec.work / QEMU_LOG).stat().st_size > 0
         return False
 
+    def _go_on(self, saved: Saved, monitor: Monitor) -> None:
+        try:
+            snapshot.restore(monitor, saved, self.qemu, Deadline.patient(RESTORE_SECONDS))
+        except snapshot.Unusable as wrong:
+            # A state that does not fit ends QEMU, with a word in its log; a signal has nothing to do with it.
+            Deadline.after(EXIT_NOTICE_SECONDS).poll(lambda: self._child.poll() is not None)
+            status = self._child.poll()
+            if status is not None and status < 0:
+                raise self.lost(Loss.EXIT, self._how_it_ended()) from wrong
+            if status:
+                raise snapshot.Unusable(self._how_it_ended(), where=wrong.where) from wrong
+            raise
+
     def _await_ready(self, began: float) -> None:
-        deadline = Deadline.after(self.spec.boot_seconds * patience())
+        deadline = Deadline.patient(self.spec.boot_seconds)
 
         def ready() -> bool:
             self.check()
@@ -229,33 +248,50 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _swap_file(work: Path, megabytes: int) -> Iterator[int | None]:
-    """A sparse file without a name, so that nothing stays of it: its descriptor."""
-    if not megabytes:
+def _swap_file(spec: GuestSpec) -> Iterator[int | None]:
+    """The swap disk's descriptor: a sparse file without a name, so that nothing stays of it, or the one to be kept.
+
+    A fork gets a layer of its own, filled with what little its template had written.
+    """
+    if not spec.topology.swap_mb:
         yield None
         return
-    with tempfile.TemporaryFile(dir=work) as stream:
-        stream.truncate(megabytes << 20)
+    if spec.keep is not None:
+        with (spec.keep / snapshot.SWAP).open("w+b") as kept:
+            kept.truncate(spec.topology.swap_mb << 20)
+            yield kept.fileno()
+        return
+    with tempfile.TemporaryFile(dir=spec.work) as stream:
+        stream.truncate(spec.topology.swap_mb << 20)
+        if spec.saved is not None:
+            snapshot.copy_data(spec.saved.swap, stream)
         yield stream.fileno()
+
+
+def _ram(spec: GuestSpec, qemu: Qemu) -> RamFiles | None:
+    if spec.saved is not None:
+        return RamFiles(spec.saved.folder, private=True, readable=qemu.number >= snapshot.READS_WITHOUT_WRITING)
+    return RamFiles(spec.keep, private=False) if spec.keep is not None else None
 
 
 @contextmanager
 def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Guest]:
     """A guest that accepts logins; gone, with everything it needed, when the block is left, however it is left.
 
-    InfraError when QEMU is missing or does not start, GuestLost when the guest does not come up. Call it in the main
-    thread: QEMU ends with the thread that started it (provision.host.process).
+    InfraError when QEMU is missing or does not start, GuestLost when the guest does not come up, snapshot.Unusable when
+    the state of a saved one cannot be read. Call it in the main thread: QEMU ends with the thread that started it
+    (provision.host.process).
     """
     qemu = accelerator.find_qemu()
     wish = spec.accelerator if spec.accelerator is not Accelerator.AUTO else accelerator.from_environment()
-    choice = accelerator.resolve(wish, qemu, spec.kernel, cache, progress)
+    choice = accelerator.resolve(wish, qemu, spec.kernel, cache, progress, spec.clock)
     log = spec.work / QEMU_LOG
     console = Console(spec.work / CONSOLE_LOG)
-    console.path.write_bytes(b"")
+    console.path.write_bytes(spec.saved.console.read_bytes() if spec.saved is not None else b"")
     with ExitStack() as stack:
         net = stack.enter_context(network.opened(spec.net, spec.port))
         folder = stack.enter_context(_runtime_folder())
-        swap = stack.enter_context(_swap_file(spec.work, spec.topology.swap_mb))
+        swap = stack.enter_context(_swap_file(spec))
         stack.callback(_remove_if_empty, log)
         words = stack.enter_context(log.open("wb"))
         with _listening(folder / "qmp") as qmp, _listening(folder / "control") as control:
@@ -267,10 +303,14 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
                 root=spec.image.root,
                 console=console.path,
                 records=spec.work / RECORDS,
+                lines=spec.work / LINES,
                 control_fd=control.fileno(),
                 qmp_fd=qmp.fileno(),
                 swap_fd=swap,
                 net=net.backend,
+                clock=spec.clock,
+                ram=_ram(spec, qemu),
+                incoming=spec.saved is not None,
                 append=spec.append,
             )
             argv = (qemu.path, *command_line.arguments(machine))
@@ -283,13 +323,17 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
         guest.timings["monitor"] = round(time.monotonic() - began, 3)
         stack.callback(_quit, guest.monitor, child)
         net.started(guest.monitor)
-        guest._await_ready(began)
+        if spec.saved is None:
+            guest._await_ready(began)
+        else:
+            guest._go_on(spec.saved, guest.monitor)
+            guest.timings["forked"] = round(time.monotonic() - began, 3)
         yield guest
 
 
 def _greeted(stack: ExitStack, path: Path, child: subprocess.Popen[bytes], log: Path) -> Monitor:
     """The monitor. InfraError, with what QEMU said, when it did not start."""
-    deadline = Deadline.after(START_SECONDS * patience())
+    deadline = Deadline.patient(START_SECONDS)
     try:
         return stack.enter_context(connected(str(path), deadline))
     except MonitorGone as gone:

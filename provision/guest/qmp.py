@@ -109,6 +109,14 @@ class Monitor:
         except (QMPError, OSError, EOFError) as wrong:
             raise MonitorGone(f"{command}: QEMU's monitor is gone") from wrong
 
+    def hand_over(self, name: str, fd: int, *, deadline: Deadline | None = None) -> None:
+        """Give QEMU a descriptor, known to its commands by `name` (QMP getfd). Errors as execute()."""
+        if self._client is None:
+            raise MonitorGone("QEMU's monitor is not connected")
+        # The library sends it along with whatever is written next.
+        self._client.send_fd_scm(fd)
+        self.execute("getfd", {"fdname": name}, deadline=deadline)
+
     def human(self, command: str, *, deadline: Deadline | None = None) -> str:
         """The output of a command of the human monitor, for what QMP has no command for."""
         return str(self.execute("human-monitor-command", {"command-line": command}, deadline=deadline))

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from provision.hardware.topology import Topology
+from provision.hardware.topology import Node, Topology
 
 CONTROL_PORT = "mof.control"
 RECORDS_PORT = "mof.records"
+LINES_PORT = "mof.lines"
+"""What a workload says when it may not be disturbed by its words being carried away over the network."""
 SWAP_SERIAL = "mofswap"
 ROOT_SERIAL = "mofroot"
 
@@ -56,6 +58,29 @@ class Accelerator(StrEnum):
     TCG = "tcg"
 
 
+class Clock(StrEnum):
+    """What guest time is: the host's clock, or instructions (`-icount shift=0`: one nanosecond each)."""
+
+    WALL = "wall"
+    INSN = "insn"
+
+
+@dataclass(frozen=True)
+class RamFiles:
+    """The nodes' memory as files ram0, ram1, ... of a folder, so that a guest can be saved and forked.
+
+    `private`: what the guest writes stays its own, and the files are only read. `readable`: this QEMU can open them
+    without the right to write (from 9.0 on, memory-backend-file has `rom=off` for that).
+    """
+
+    folder: Path
+    private: bool
+    readable: bool = True
+
+    def of_node(self, node: int) -> Path:
+        return self.folder / f"ram{node}"
+
+
 @dataclass(frozen=True)
 class UserNet:
     """QEMU's user networking; `port` on the host's loopback leads to the guest's sshd, 0: QEMU finds a free one."""
@@ -73,7 +98,8 @@ class TapNet:
 @dataclass(frozen=True)
 class MachineSpec:
     """All that QEMU is told. Descriptors are inherited: `control_fd` and `qmp_fd` are listening unix sockets, `swap_fd`
-    is the swap disk's file (None: no swap)."""
+    is the swap disk's file (None: no swap). `ram`: None for memory that nobody can save. `incoming`: do not boot, wait
+    for the state of a guest that was saved."""
 
     name: str
     topology: Topology
@@ -82,10 +108,14 @@ class MachineSpec:
     root: Path
     console: Path
     records: Path
+    lines: Path
     control_fd: int
     qmp_fd: int
     swap_fd: int | None
     net: UserNet | TapNet
+    clock: Clock = Clock.WALL
+    ram: RamFiles | None = None
+    incoming: bool = False
     append: str = ""
 
 
@@ -96,18 +126,24 @@ def kernel_command_line(spec: MachineSpec) -> str:
 
 
 def arguments(spec: MachineSpec) -> list[str]:
-    """QEMU's arguments, without the program itself. ValueError when the accelerator is not decided."""
+    """QEMU's arguments, without the program itself.
+
+    ValueError when the accelerator is not decided, or cannot count instructions and is to.
+    """
     return [
         *("-name", f"guest={_text(spec.name)}"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *_processor(spec),
-        *_memory(spec.topology),
+        *_memory(spec.topology, spec.ram),
         *("-kernel", str(spec.kernel)),
         *("-append", kernel_command_line(spec)),
         *_disks(spec),
         *_network(spec.net),
         *_ports(spec),
+        # A guest that is forked gets another number, and its kernel reseeds at once (drivers/virt/vmgenid.c).
+        *("-device", "vmgenid,guid=auto"),
+        *(("-incoming", "defer") if spec.incoming else ()),
     ]
 
 
@@ -125,10 +161,17 @@ def _processor(spec: MachineSpec) -> list[str]:
         accelerator, cpu = "kvm", CPU_KVM
     else:
         raise ValueError("the accelerator is not decided")
+    counted: tuple[str, ...] = ()
+    if spec.clock is Clock.INSN:
+        if spec.accelerator is not Accelerator.TCG:
+            raise ValueError("only TCG counts instructions")
+        # One instruction is one nanosecond. A guest that idles does not wait for the host's clock: its next timer is due
+        # at once, and nothing of what it measures depends on the host.
+        counted = ("-icount", "shift=0,sleep=off")
     hmat = any(node.initiator is not None for node in spec.topology.nodes)
     # Parts that no guest of ours uses cost time in the firmware and in the kernel's probing.
     machine = "q35,usb=off,vmport=off,smbus=off,sata=off" + (",hmat=on" if hmat else "")
-    return ["-machine", machine, "-accel", accelerator, "-cpu", cpu, "-smp", _smp(spec.topology)]
+    return ["-machine", machine, "-accel", accelerator, *counted, "-cpu", cpu, "-smp", _smp(spec.topology)]
 
 
 def _smp(topology: Topology) -> str:
@@ -145,12 +188,22 @@ def _smp(topology: Topology) -> str:
     return f"cpus={count},sockets={sockets},cores={count // sockets},threads=1"
 
 
-def _memory(topology: Topology) -> list[str]:
+def _backend(node: Node, ram: RamFiles | None) -> str:
+    option = f"id=ram{node.id},size={node.memory_mb}M"
+    if ram is None:
+        return f"memory-backend-ram,{option}"
+    option += f",mem-path={_text(ram.of_node(node.id))},share={'off' if ram.private else 'on'}"
+    if ram.private and ram.readable:
+        option += ",readonly=on,rom=off"
+    return f"memory-backend-file,{option}"
+
+
+def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
     args = ["-m", f"size={topology.total_memory_mb}M"]
     for node in topology.nodes:
         option = f"node,nodeid={node.id}"
         if node.memory_mb:
-            args += ["-object", f"memory-backend-ram,id=ram{node.id},size={node.memory_mb}M"]
+            args += ["-object", _backend(node, ram)]
             option += f",memdev=ram{node.id}"
         option += "".join(f",cpus={cpu}" for cpu in node.cpus)
         if node.initiator is not None:
@@ -209,7 +262,8 @@ def _ports(spec: MachineSpec) -> list[str]:
     return [
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
         *("-device", "virtio-rng-pci,rng=rng0"),
-        *("-chardev", f"file,id=console,path={_text(spec.console)}"),
+        # Appended to: a fork's console goes on where that of its template ended.
+        *("-chardev", f"file,id=console,append=on,path={_text(spec.console)}"),
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={spec.qmp_fd},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
@@ -218,4 +272,6 @@ def _ports(spec: MachineSpec) -> list[str]:
         *("-device", f"virtserialport,chardev=control,name={CONTROL_PORT}"),
         *("-chardev", f"file,id=records,path={_text(spec.records)}"),
         *("-device", f"virtserialport,chardev=records,name={RECORDS_PORT}"),
+        *("-chardev", f"file,id=lines,path={_text(spec.lines)}"),
+        *("-device", f"virtserialport,chardev=lines,name={LINES_PORT}"),
     ]

@@ -32,7 +32,8 @@ protocols: files
 """
 
 # A handshake under TCG costs 1 to 2 s; curve25519 is the cheapest exchange. The penalties of OpenSSH 9.8 are for
-# strangers: a controller that asks again and again whether the guest is up must not be shut out.
+# strangers: a controller that asks again and again whether the guest is up must not be shut out. No LoginGraceTime: on
+# a clock of instructions minutes pass while an idle guest waits for the host's answer.
 SSHD = """\
 Port 22
 AddressFamily inet
@@ -53,7 +54,7 @@ PermitUserRC no
 X11Forwarding no
 Compression no
 IPQoS none
-LoginGraceTime 60
+LoginGraceTime 0
 MaxStartups 100
 MaxSessions 100
 PerSourcePenalties no

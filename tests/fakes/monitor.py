@@ -65,3 +65,4 @@ def serving(path: Path, answer: Answer, events: list[Mapping[str, Any]] | None =
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
+        path.unlink()

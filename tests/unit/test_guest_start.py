@@ -13,6 +13,7 @@ from provision.guest.guest import GuestSpec, launched
 from provision.hardware import topology
 from provision.hardware.qemu import Accelerator
 from provision.host.cache import Cache
+from provision.host.deadline import Deadline
 from provision.host.errors import InfraError
 from provision.host.progress import Silent
 
@@ -67,7 +68,7 @@ def test_qemu_dies_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_qemu_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guest, "START_SECONDS", 0.3)
-    monkeypatch.setattr(guest, "patience", lambda: 1.0)
+    monkeypatch.setattr(Deadline, "patient", Deadline.after)
     pid = tmp_path / "pid"
     wrong = refused(spec(tmp_path, monkeypatch, f"echo $$ >{pid}; exec sleep 60"))
     assert "did not answer within 0 s" in str(wrong)
@@ -82,10 +83,3 @@ def test_folders_of_the_dead_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
         (base / name).mkdir()
     refused(wish)
     assert sorted(path.name for path in base.iterdir()) == sorted([f"mof-{os.getpid()}-alive", "mof-other", "else"])
-
-
-def test_patience_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for load, expected in ((0.0, 1.0), (2.0, 1.0), (6.0, 3.0), (100.0, guest.MAX_PATIENCE)):
-        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
-        assert guest.patience() == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.hardware import qemu, topology
-from provision.hardware.qemu import Accelerator, MachineSpec, TapNet, UserNet
+from provision.hardware.qemu import Accelerator, Clock, MachineSpec, RamFiles, TapNet, UserNet
 from provision.hardware.topology import Node, Topology
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -21,6 +21,7 @@ SPEC = MachineSpec(
     root=Path("/cache/image/root.img"),
     console=Path("/runs/1/console.log"),
     records=Path("/runs/1/events.raw"),
+    lines=Path("/runs/1/lines.raw"),
     control_fd=5,
     qmp_fd=6,
     swap_fd=7,
@@ -49,7 +50,12 @@ CASES = {
         root=Path("/a,b/root.img"),
         console=Path("/a,b/console.log"),
         records=Path("/a,b/events.raw"),
+        lines=Path("/a,b/lines.raw"),
     ),
+    # A guest that counts instructions, and whose memory can be saved.
+    "insn-template": dataclasses.replace(SPEC, clock=Clock.INSN, ram=RamFiles(Path("/cache/a,b"), private=False)),
+    # A fork of one.
+    "fork": dataclasses.replace(SPEC, incoming=True, ram=RamFiles(Path("/cache/t"), private=True)),
 }
 
 
@@ -87,3 +93,25 @@ def test_sockets_do_not_cross_nodes(groups: tuple[tuple[int, ...], ...], expecte
     nodes = tuple(Node(i, 512, cpus) for i, cpus in enumerate(groups))
     args = qemu.arguments(dataclasses.replace(SPEC, topology=Topology("t", nodes, ((10, 20), (20, 10)), 0)))
     assert args[args.index("-smp") + 1] == expected
+
+
+def test_kvm_does_not_count_instructions() -> None:
+    with pytest.raises(ValueError, match="only TCG counts"):
+        qemu.arguments(dataclasses.replace(SPEC, accelerator=Accelerator.KVM, clock=Clock.INSN))
+
+
+def test_a_fork_before_qemu_9_opens_memory_for_writing() -> None:
+    """It has no `rom` property; the mapping is private all the same."""
+    ram = RamFiles(Path("/cache/t"), private=True, readable=False)
+    text = " ".join(qemu.arguments(dataclasses.replace(SPEC, incoming=True, ram=ram)))
+    assert "share=off" in text
+    assert "readonly" not in text
+
+
+def test_template_and_fork_are_the_same_machine() -> None:
+    """Nothing that the saved state depends on may differ: only where memory comes from, and what is waited for."""
+    ram = Path("/cache/t")
+    template = qemu.arguments(dataclasses.replace(SPEC, ram=RamFiles(ram, private=False)))
+    fork = qemu.arguments(dataclasses.replace(SPEC, incoming=True, ram=RamFiles(ram, private=True)))
+    differing = {a.replace("share=on", "").replace("share=off,readonly=on,rom=off", "") for a in template + fork}
+    assert differing - {a.replace("share=on", "") for a in template} == {"-incoming", "defer"}
