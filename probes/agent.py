@@ -1,15 +1,22 @@
 """The agent in the guest: attaches probes on request, drains their records, and answers for every one of them.
 
-Requests are JSON objects, a line each; so are the answers, `{"ok": true, ...}` or `{"ok": false, "error": "..."}`.
+Requests are JSON objects, a line each, `{"do": verb, ...}`; so are the answers, `{"ok": true, ...}` or `{"ok": false,
+"error": "..."}`. A line that is no request is answered so, too, and spoils nothing that follows.
 
     hello                           release, nodes and their page frames, CPUs, clock offset, version
-    attach  set, ring_pages,        attached, unavailable with reasons, how, seconds (and timing, in parts), compiled
-            programs, kprobes_only
-    programs                        key, code: what was compiled, for `attach` on the same kernel another time
+    attach  set, ring_pages,        attached, unavailable with reasons, how, seconds (and timing, in parts), compiled.
+            programs, interval,     `interval`: seconds between looks at the ring, between which the agent sleeps
+            kprobes_only
+    programs                        what was found and compiled, for `attach` on the same kernel another time
     status                          per probe fired, lost, received; received and written in all
     drain   on                      stop draining, or go on: a ring that is full loses, and says so
     flush                           drain until nothing is left; then as status, and whether all is accounted for
+    forget                          the same, and counts from here: what was is in no answer any more, this one included
     selftest                        per probe expected, fired, ok, why; its events are in no later count
+    become  host, realtime_ns,      for a guest forked from another: host name, CLOCK_REALTIME, and bytes in hex that are
+            entropy                 mixed into random numbers; then as hello
+    sync    token                   the token: a controller that does not know what its predecessor left in the port
+                                    sends a newline and this, and reads on to its answer
     quit
 
 Runs as `python3 -m probes.agent --control PORT --records PORT`, or with `--control -` on stdin and stdout.
@@ -18,29 +25,33 @@ Runs as `python3 -m probes.agent --control PORT --records PORT`, or with `--cont
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gc
 import json
 import os
 import select
+import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes import kernel, selftest
+from probes import identity, kernel, selftest
 from probes.attach import Attached, AttachError, attach
 from probes.drain import Drain, DrainError
 from probes.programs import Programs
 from probes.records import NODES_SHIFT, PAGE_STRUCT_SIZE, RECORD_SIZE, VMEMMAP
 from probes.registry import ProbeSet
 
-VERSION = 1
+VERSION = 2
 RING_PAGES = 4096
-DRAIN_SECONDS = 0.02
-"""Between looks at the ring: 16 MB last ten times as long at the fastest rate ever seen."""
+INTERVAL = 0.02
+"""Seconds between looks at the ring: 16 MB last ten times as long at the fastest rate ever seen."""
+CLOSED_SECONDS = 0.02
+"""Between looks whether somebody has come, where a port does not tell."""
 FLUSH_SECONDS = 30.0
 _LONGEST_LINE = 1 << 20
 
@@ -53,6 +64,7 @@ class Agent:
     attached: Attached | None = None
     drain: Drain | None = None
     draining: bool = True
+    interval: float = INTERVAL
     trouble: str = ""
     """Why draining stopped by itself; told in every answer that would hide it."""
     done: bool = False
@@ -72,7 +84,10 @@ class Agent:
             "status": self._status,
             "drain": self._drain,
             "flush": self._flush,
+            "forget": self._forget,
             "selftest": self._selftest,
+            "become": self._become,
+            "sync": lambda request: {"token": request.get("token")},
             "quit": self._quit,
         }
         verb = verbs.get(str(request.get("do")))
@@ -83,9 +98,27 @@ class Agent:
         except (AttachError, DrainError, kernel.BpfError, OSError, ValueError, TypeError) as error:
             return {"ok": False, "error": str(error) or type(error).__name__}
 
+    @property
+    def looking(self) -> bool:
+        """Whether there is a ring to be looked at from time to time."""
+        return self.drain is not None and self.drain.attached.recording and self.draining and not self.trouble
+
+    @property
+    def bells(self) -> tuple[int, ...]:
+        """What becomes readable when a ring fills up between two looks."""
+        return (self.drain.attached.bell.fd,) if self.looking and self.drain and self.drain.attached.bell else ()
+
+    def rung(self, ready: list[int]) -> bool:
+        """Whether one of these is a bell; answers it."""
+        bell = self.drain.attached.bell if self.drain else None
+        if bell is None or bell.fd not in ready:
+            return False
+        bell.answer()
+        return True
+
     def tick(self) -> None:
         """Drain what there is; trouble stops it, and is told with the next answer."""
-        if self.drain and self.draining and not self.trouble:
+        if self.drain and self.looking:
             try:
                 self.drain.once()
             except DrainError as error:
@@ -117,13 +150,16 @@ class Agent:
             raise AttachError("probes are attached already")
         started = time.monotonic()
         known = request.get("programs")
+        interval = float(request.get("interval", INTERVAL))
+        if not 0 < interval < 1e6:
+            raise AttachError(f"interval is {interval}, and must be seconds above 0")
         self.attached = attach(
             ProbeSet(request.get("set", "full")),
             int(request.get("ring_pages", RING_PAGES)),
             Programs.from_json(known) if known else None,
             bool(request.get("kprobes_only", False)),
         )
-        self.drain = Drain(self.attached, self.sink)
+        self.drain, self.interval = Drain(self.attached, self.sink), interval
         # The compiler leaves much behind; collecting it in the middle of a drain would cost events.
         gc.collect()
         gc.freeze()
@@ -156,7 +192,7 @@ class Agent:
             "probes": probes,
             "received": sum(counts["received"] for counts in probes.values()),
             "written": drain.written,
-            "missed": drain.attached.missed(),
+            "missed": drain.missed(),
             "drain_seconds": round(drain.seconds, 4),
         }
 
@@ -168,6 +204,20 @@ class Agent:
         accounted = self._need().flush(FLUSH_SECONDS)
         return {**self._status(request), "accounted": accounted}
 
+    def _forget(self, request: dict[str, Any]) -> dict[str, Any]:
+        drain = self._need()
+        accounted = drain.flush(FLUSH_SECONDS)
+        drain.forget()
+        return {**self._status(request), "accounted": accounted}
+
+    def _become(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            host, realtime, entropy = request["host"], request["realtime_ns"], request["entropy"]
+        except KeyError as error:
+            raise ValueError(f"become needs {error}") from error
+        identity.become(str(host), int(realtime), bytes.fromhex(entropy))
+        return self._hello(request)
+
     def _selftest(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"probes": selftest.run(self._need())}
 
@@ -176,20 +226,70 @@ class Agent:
         return {}
 
 
+@contextmanager
+def _woken(fd: int) -> Iterator[int | None]:
+    """A descriptor that becomes readable when `fd`, a port, is opened on the other side; None if it does not tell.
+
+    A port whose other side is closed is readable all the time, so that it cannot be slept on; but it sends SIGIO when
+    that changes (handle_control_message(), drivers/char/virtio_console.c).
+    """
+    ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    old = signal.signal(signal.SIGIO, lambda *_: None)
+    kept = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    try:
+        try:
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+        except OSError:
+            yield None
+            return
+        try:
+            yield ours
+        finally:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    finally:
+        signal.set_wakeup_fd(kept)
+        signal.signal(signal.SIGIO, old)
+        os.close(ours)
+        os.close(theirs)
+
+
 def serve(agent: Agent, control_in: int, control_out: int, ends: bool) -> None:
-    """Answer requests and drain in between, until told to quit, or, if the control `ends`, until it does."""
-    pending = b""
+    """Answer requests and drain in between, until told to quit, or, if the control `ends`, until it does.
+
+    Between two looks at the ring it sleeps, and if there is nothing to look at, until it is asked something.
+    """
+    pending, look = b"", time.monotonic()
+
+    def left() -> float | None:
+        return max(0.0, look - time.monotonic()) if agent.looking else None
+
     while not agent.done:
-        ready, _, _ = select.select([control_in], [], [], DRAIN_SECONDS)
-        agent.tick()
-        if not ready:
+        ready, _, _ = select.select([control_in, *agent.bells], [], [], left())
+        if agent.looking and (agent.rung(ready) or time.monotonic() >= look):
+            agent.tick()
+            look = _next(agent.interval)
+        if control_in not in ready:
             continue
-        data = os.read(control_in, 65536)
+        try:
+            data = os.read(control_in, 65536)
+        except BlockingIOError:
+            # Nobody was there, and now somebody is, who has said nothing so far.
+            continue
         if not data:
             if ends:
                 return
-            # A port whose other side is closed is always readable: wait for the time, not for it.
-            select.select([], [], [], DRAIN_SECONDS)
+            # Whoever comes next has not sent the beginning of what is left here.
+            pending = b""
+            with _woken(control_in) as woken:
+                # Opened since, before the port was asked to tell?
+                if not _hung_up(control_in):
+                    continue
+                wait = left() if woken is not None else min(left() or CLOSED_SECONDS, CLOSED_SECONDS)
+                ready, _, _ = select.select([*([woken] if woken is not None else []), *agent.bells], [], [], wait)
+                if agent.looking and agent.rung(ready):
+                    agent.tick()
             continue
         pending += data
         if len(pending) > _LONGEST_LINE:
@@ -198,12 +298,33 @@ def serve(agent: Agent, control_in: int, control_out: int, ends: bool) -> None:
             line, _, pending = pending.partition(b"\n")
             if line.strip():
                 _send(control_out, agent.answer(line))
+                look = min(look, _next(agent.interval))
+
+
+def _next(interval: float) -> float:
+    """The next multiple of the interval: with one of a second, looks are at whole seconds of the guest's clock, and who
+    wants not to be disturbed by them can begin between two."""
+    return (time.monotonic() // interval + 1) * interval
+
+
+def _hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _send(fd: int, answer: dict[str, Any]) -> None:
+    """Write an answer, when there is somebody to read it.
+
+    A request may be read before the kernel knows that its sender is there: data comes by interrupt, news of the other
+    side by a work item (drivers/char/virtio_console.c). Whoever else comes first passes over what it did not ask (sync).
+    """
     left = memoryview((json.dumps(answer) + "\n").encode())
     while left:
-        left = left[os.write(fd, left) :]
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -219,7 +340,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.control == "-":
             control_in, control_out, ends = 0, 1, True
         else:
-            control_in = control_out = os.open(options.control, os.O_RDWR)
+            # Writing to a port that nobody has opened on the other side would wait until somebody does.
+            control_in = control_out = os.open(options.control, os.O_RDWR | os.O_NONBLOCK)
             ends = Path(options.control).is_file()
     except OSError as error:
         sys.stderr.write(f"mof agent: {error.filename}: {error.strerror}\n")

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
+import mmap
 import os
-import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from probes import compiler, kernel
-from probes.btf import Btf, BtfError, Function
-from probes.programs import Programs, Token, fill, key_of
-from probes.records import PAGE_STRUCT_SIZE, VMEMMAP, Kind
-from probes.registry import MAX_PROBES, Method, Probe, ProbeSet, probes_of
-from probes.ring import Ring
+from probes import compiler, kernel, programs
+from probes.btf import BtfError
+from probes.plan import only, plan
+from probes.programs import Programs, Token, fill
+from probes.records import RECORD_SIZE, Kind
+from probes.registry import BY_NAME, Method, Probe, ProbeSet, probes_of
+from probes.ring import Bell, Geometry, Ring
 
-MEMBERS: dict[str, tuple[str, ...]] = {
-    "folio": ("flags", "mapping", "index", "_refcount", "_mapcount", "_large_mapcount", "_flags_1", "swap"),
-    "vm_fault": ("vma", "address", "flags", "orig_pte", "pte"),
-    "vm_area_struct": ("vm_flags",),
-    "pt_regs": ("di", "si", "dx", "r10", "r8", "r9"),
-}
-_NOTES = 4096  # threads that can be in a fault, or in a function under a kprobe, at once
-_TRACING = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+_THREADS = 4096  # that can be in a fault, or in a function under a kprobe, at once
+_MOMENTS = {Kind.ENTER: kernel.TRACE_FENTRY, Kind.EXIT: kernel.TRACE_FEXIT, Kind.POINT: kernel.TRACE_RAW_TP}
 
 
 class AttachError(Exception):
@@ -37,236 +30,166 @@ class Attached:
     """Probes at work, their maps, and what became of each probe asked for. Closing it detaches."""
 
     which: ProbeSet
+    ring: Ring
+    bell: Bell | None = None
     probes: list[Probe] = field(default_factory=list)
     how: dict[str, Method] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
-    ring: Ring | None = None
     programs: Programs | None = None
     """What has been loaded, to be handed to the next run on this kernel."""
     compiled: bool = False
-    _counters: int = -1
-    _cpus: int = 1
     _fds: list[int] = field(default_factory=list)
     _programs: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def recording(self) -> bool:
+        """Whether there are records, and not counters alone."""
+        return self.which is not ProbeSet.COUNTS
+
     def counters(self) -> dict[int, tuple[int, int]]:
         """For each attached probe's id: how often it fired, and how many of its records were lost."""
-        values = (ctypes.c_uint64 * (2 * MAX_PROBES * self._cpus))()
-        kernel.lookup(self._counters, 0, values)
-        per_cpu = [values[i * 2 * MAX_PROBES : (i + 1) * 2 * MAX_PROBES] for i in range(self._cpus)]
-        return {
-            probe.id: (sum(v[2 * probe.id] for v in per_cpu), sum(v[2 * probe.id + 1] for v in per_cpu))
-            for probe in self.probes
-        }
+        return self.ring.counters([probe.id for probe in self.probes])
 
     def missed(self) -> dict[str, int]:
         """Runs that the kernel skipped, by name, where there were any: they are not in `fired`."""
         counts = {name: kernel.missed_runs(fd) for name, fd in self._programs.items()}
         return {name: count for name, count in counts.items() if count}
 
+    def keep(self, fd: int) -> int:
+        """Close this descriptor when closing."""
+        self._fds.append(fd)
+        return fd
+
+    def note(self, probe: Probe, program: int, link: int, how: Method) -> None:
+        """A probe has been attached."""
+        self.keep(link)
+        self._programs[probe.name] = program
+        self.probes.append(probe)
+        self.how[probe.name] = how
+
     def close(self) -> None:
         """Detach all probes and free the maps."""
-        if self.ring:
-            self.ring.close()
         for fd in reversed(self._fds):
             with suppress(OSError):
                 os.close(fd)
         self._fds.clear()
         self.probes.clear()
+        self.ring.close()
+        if self.bell:
+            self.bell.close()
 
 
-def _tracepoint_file(category: str, event: str, name: str) -> str:
-    for root in _TRACING:
-        with suppress(OSError):
-            return (root / "events" / category / event / name).read_text()
-    raise BtfError("no such tracepoint, or tracefs is not mounted")
-
-
-def parse_format(text: str) -> dict[str, int]:
-    """Offset of each field that a tracepoint's format file declares."""
-    found = re.findall(r"field:[^;]*?(\w+)(?:\[[^;]*\])?;\s*offset:(\d+);", text)
-    return {name: int(offset) for name, offset in found}
-
-
-class _Plan:
-    """What of the kernel each probe needs, as macros; probes whose needs are not met are left out with a reason."""
-
-    def __init__(self, probes: Iterable[Probe], unavailable: dict[str, str]) -> None:
-        self.probes: list[Probe] = []
-        self.targets: dict[str, Function] = {}
-        self.defines: dict[str, int | None] = {
-            "VMEMMAP": VMEMMAP,
-            "PAGE_STRUCT_SIZE": PAGE_STRUCT_SIZE,
-            **{token.name: int(token) for token in Token},
-        }
-        asked = list(probes)
-        functions = {probe.function for probe in asked if probe.kind is not Kind.POINT}
-        symbols = kernel.kernel_symbols(functions)
-        btf = Btf.of_kernel((*functions, *MEMBERS, "pageflags"))
-        for structure, members in MEMBERS.items():
-            for member in members:
-                self.defines[f"OFF_{structure}_{member}"] = btf.offset(structure, member)
-        self.defines["PG_HEAD"] = btf.enumerator("pageflags", "PG_head")
-        for probe in asked:
-            try:
-                if probe.kind is Kind.POINT:
-                    self._add_tracepoint(probe)
-                else:
-                    self._add_function(probe, btf, symbols[probe.function])
-            except BtfError as error:
-                hint = " (needs the series)" if probe.series else ""
-                unavailable[probe.name] = f"{error}{hint}"
-                continue
-            self.defines[f"ID_{probe.program}"] = probe.id
-            self.probes.append(probe)
-
-    def _add_tracepoint(self, probe: Probe) -> None:
-        fields = parse_format(_tracepoint_file(probe.category, probe.function, "format"))
-        missing = [name for name in probe.params if name not in fields]
-        if missing:
-            raise BtfError(f"the tracepoint has no field {', '.join(missing)}")
-        for name in probe.params:
-            self.defines[f"OFF_{probe.function}_{name}"] = fields[name]
-
-    def _add_function(self, probe: Probe, btf: Btf, symbols: list[str]) -> None:
-        if probe.function not in symbols:
-            inlined = f"only as {', '.join(symbols)}" if symbols else "not in kallsyms: not built, or inlined"
-            raise BtfError(inlined)
-        try:
-            function = btf.function(probe.function)
-        except BtfError as error:
-            raise BtfError("in kallsyms but not in BTF: its arguments are unknown") from error
-        missing = [name for name in probe.params if name not in function.slots]
-        if missing:
-            raise BtfError(f"has no parameter {', '.join(missing)}, only {', '.join(function.slots)}")
-        self.targets[probe.function] = function
-        for name in (*probe.params, *probe.optional):
-            self.defines[f"A_{probe.function}_{name}"] = function.slots.get(name, -1)
-        self.defines[f"N_{probe.function}"] = function.slot_count
-
-
-def attach(which: ProbeSet, ring_pages: int, programs: Programs | None = None, kprobes_only: bool = False) -> Attached:
+def attach(which: ProbeSet, ring_pages: int, known: Programs | None = None, kprobes_only: bool = False) -> Attached:
     """Attach every probe of the set that this kernel lets be attached.
 
-    `ring_pages`: pages of the ring buffer, a power of two. `programs` from an earlier run save compiling if they
-    fit. `kprobes_only`: as on a kernel without fentry. Raises AttachError if nothing can be attached, with the
-    compiler's or the kernel's words.
+    `ring_pages`: pages of records, a power of two. `known` from an earlier run saves looking for what the kernel has,
+    and compiling, if it fits. `kprobes_only`: as on a kernel without fentry. Raises AttachError if nothing can be
+    attached, with the compiler's or the kernel's words.
     """
-    if ring_pages < 1 or ring_pages & (ring_pages - 1):
-        raise AttachError(f"ring_pages is {ring_pages}, and must be a power of two")
-    attached = Attached(which)
+    started = time.monotonic()
+    attached = None
     try:
-        _attach(attached, ring_pages, programs, kprobes_only)
+        geometry = Geometry.of(1 if which is ProbeSet.COUNTS else ring_pages, kernel.possible_cpus())
+        fd = kernel.create_map(kernel.MAP_ARRAY, 4, geometry.size, 1, "mof_ring", kernel.F_MMAPABLE)
+        attached = Attached(which, Ring(fd, geometry))
+        attached.keep(fd)
+        _attach(attached, _values(attached, fd), known, kprobes_only, started)
     except (BtfError, kernel.BpfError, compiler.CompileError, OSError, ValueError) as error:
-        attached.close()
+        if attached:
+            attached.close()
         raise AttachError(str(error)) from error
     return attached
 
 
-def _attach(attached: Attached, ring_pages: int, programs: Programs | None, kprobes_only: bool) -> None:
-    started = time.monotonic()
-
+def _attach(
+    attached: Attached, values: dict[Token, int], known: Programs | None, kprobes_only: bool, started: float
+) -> None:
     def lap(name: str) -> None:
         attached.timing[name] = round(time.monotonic() - started - sum(attached.timing.values()), 3)
 
-    plan = _Plan(probes_of(attached.which), attached.unavailable)
-    if attached.which is ProbeSet.COUNTS:
-        plan.defines["MOF_COUNTS"] = None
-    lap("btf")
-    values = _make_maps(attached, ring_pages)
-    key = key_of(plan.defines, compiler.source())
-    if programs is None or programs.key != key:
-        wanted = [probe.program for probe in plan.probes if not (kprobes_only and probe.fallback)]
-        programs = Programs(key, compiler.compile_programs(plan.defines, wanted))
+    which = attached.which
+    identity = (kernel.identity(), which.value, programs.sources())
+    lap("maps")
+    if known is None or kprobes_only or (known.kernel, known.which, known.sources) != identity:
+        found = plan(which)
+        lap("plan")
+        wanted = [BY_NAME[name].program for name in found.targets if not (kprobes_only and BY_NAME[name].fallback)]
+        code = compiler.compile_programs(found.defines, wanted)
+        known = Programs(*identity, found.targets, found.unavailable, code)
         attached.compiled = True
-    attached.programs = programs
-    lap("compile")
+        lap("compile")
+    attached.programs = known
+    attached.unavailable |= known.unavailable
     refused: dict[str, str] = {}
-    for probe in plan.probes:
+    for probe in probes_of(which):
+        if probe.name not in known.targets:
+            continue
         try:
             if kprobes_only and probe.fallback:
                 raise kernel.BpfError("not asked for")
-            code = fill(programs.code[probe.program], values)
-            _attach_one(attached, probe, code, plan.targets.get(probe.function))
-        except (kernel.BpfError, BtfError, KeyError) as error:
+            _attach_one(attached, probe, fill(known.code[probe.program], values), known.targets[probe.name])
+        except (kernel.BpfError, KeyError) as error:
             refused[probe.name] = str(error)
     lap("attach")
-    _fall_back(attached, [probe for probe in plan.probes if probe.name in refused], plan, refused, values)
-    lap("fallback")
+    if refused:
+        _fall_back(attached, refused, values)
+        lap("fallback")
 
 
-def _make_maps(attached: Attached, ring_pages: int) -> dict[Token, int]:
-    attached._cpus = kernel.possible_cpus()
-
-    def make(kind: int, key: int, value: int, entries: int, name: str) -> int:
-        fd = kernel.create_map(kind, key, value, entries, name)
-        attached._fds.append(fd)
-        return fd
-
-    attached._counters = make(kernel.MAP_PERCPU_ARRAY, 4, 16 * MAX_PROBES, 1, "mof_counters")
+def _values(attached: Attached, ring: int) -> dict[Token, int]:
+    """What is filled in for the tokens."""
+    geometry = attached.ring.geometry
     values = {
-        Token.FD_COUNTERS: attached._counters,
-        Token.FD_NOTES: make(kernel.MAP_HASH, 4, 16, _NOTES, "mof_notes"),
-        Token.FD_STASH: make(kernel.MAP_HASH, 8, 64, _NOTES, "mof_stash"),
+        Token.FD_RING: ring,
+        Token.STRIDE: geometry.stride,
+        Token.SPAN_MASK: geometry.span - RECORD_SIZE,
         Token.AGENT: os.getpid(),
     }
-    if attached.which is ProbeSet.FULL:
-        size = ring_pages * os.sysconf("SC_PAGESIZE")
-        ring = make(kernel.MAP_RINGBUF, 0, 0, size, "mof_ring")
-        attached.ring = Ring(ring, size)
-        values[Token.FD_RING] = ring
+    if attached.recording:
+        bell = attached.keep(kernel.create_map(kernel.MAP_RINGBUF, 0, 0, mmap.PAGESIZE, "mof_bell"))
+        values[Token.FD_BELL] = bell
+        attached.bell = Bell(bell)
+    if attached.which is ProbeSet.STEPS:
+        values[Token.FD_NOTES] = attached.keep(kernel.create_map(kernel.MAP_HASH, 4, 16, _THREADS, "mof_notes"))
     return values
 
 
-def _attach_one(attached: Attached, probe: Probe, code: bytes, target: Function | None) -> None:
-    if probe.kind is Kind.POINT:
-        program = kernel.load_program(kernel.PROG_TRACEPOINT, code, probe.program)
-        attached._fds.append(program)
-        link = kernel.attach_tracepoint(program, int(_tracepoint_file(probe.category, probe.function, "id")))
-    else:
-        if target is None:
-            raise kernel.BpfError("not in BTF")
-        moment = kernel.TRACE_FENTRY if probe.kind is Kind.ENTER else kernel.TRACE_FEXIT
-        program = kernel.load_program(kernel.PROG_TRACING, code, probe.program, moment, target.type_id)
-        attached._fds.append(program)
-        link = kernel.attach_traced(program)
-    _note(attached, probe, program, link, probe.method)
+def _attach_one(attached: Attached, probe: Probe, code: bytes, target: int) -> None:
+    program = kernel.load_program(kernel.PROG_TRACING, code, probe.program, _MOMENTS[probe.kind], target)
+    attached.keep(program)
+    attached.note(probe, program, kernel.attach_traced(program), probe.method)
 
 
-def _note(attached: Attached, probe: Probe, program: int, link: int, how: Method) -> None:
-    attached._fds.append(link)
-    attached._programs[probe.name] = program
-    attached.probes.append(probe)
-    attached.how[probe.name] = how
-
-
-def _fall_back(
-    attached: Attached, probes: list[Probe], plan: _Plan, refused: dict[str, str], values: dict[Token, int]
-) -> None:
-    """Attach by kprobe what could not be attached otherwise; a second compilation, so only when needed."""
+def _fall_back(attached: Attached, refused: Mapping[str, str], values: Mapping[Token, int]) -> None:
+    """Attach by kprobe what could not be attached otherwise; planned and compiled for itself, so only when needed."""
+    probes = [BY_NAME[name] for name in refused]
     able = [probe for probe in probes if probe.fallback is not None]
     attached.unavailable |= {probe.name: refused[probe.name] for probe in probes if probe.fallback is None}
     if not able:
         return
-    wanted = {f"ID_{probe.program}" for probe in able}
-    defines = {name: value for name, value in plan.defines.items() if not name.startswith("ID_") or name in wanted}
+    defines = only(plan(attached.which).defines, able)
     defines["MOF_KPROBE"] = None
     helpers = [f"{probe.function}_args" for probe in able if probe.kind is Kind.EXIT]
     compiled = compiler.compile_programs(defines, [probe.program for probe in able] + helpers)
-    code = {name: fill(program, values) for name, program in compiled.items()}
+    stash = attached.keep(kernel.create_map(kernel.MAP_HASH, 8, 64, _THREADS, "mof_stash"))
+    values = {**values, Token.FD_STASH: stash}
+
+    def load(name: str) -> int:
+        return attached.keep(kernel.load_program(kernel.PROG_KPROBE, fill(compiled[name], values), name))
+
     for probe in able:
-        at_return = probe.kind is Kind.EXIT
         try:
-            if at_return:
-                keeper = kernel.load_program(kernel.PROG_KPROBE, code[f"{probe.function}_args"], "args")
-                attached._fds.append(keeper)
-                link = compiler.attach_kprobe(keeper, probe.function, False, f"mof_args_{probe.id}")
-                attached._fds.append(link)
-            program = kernel.load_program(kernel.PROG_KPROBE, code[probe.program], probe.program)
-            attached._fds.append(program)
-            link = compiler.attach_kprobe(program, probe.function, at_return, f"mof_{probe.id}")
+            _by_kprobe(attached, probe, load)
         except (kernel.BpfError, OSError) as error:
             attached.unavailable[probe.name] = f"{probe.method}: {refused[probe.name]}; {probe.fallback}: {error}"
-            continue
-        _note(attached, probe, program, link, Method.KRETPROBE if at_return else Method.KPROBE)
+
+
+def _by_kprobe(attached: Attached, probe: Probe, load: Callable[[str], int]) -> None:
+    at_return = probe.kind is Kind.EXIT
+    if at_return:
+        keeper = load(f"{probe.function}_args")
+        attached.keep(compiler.attach_kprobe(keeper, probe.function, False, f"mof_args_{probe.id}"))
+    program = load(probe.program)
+    link = compiler.attach_kprobe(program, probe.function, at_return, f"mof_{probe.id}")
+    attached.note(probe, program, link, Method.KRETPROBE if at_return else Method.KPROBE)

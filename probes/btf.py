@@ -24,6 +24,9 @@ _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO = 8, 9, 10, 11, 12, 1
 _TYPE_TAG, _ENUM64 = 18, 19
 _MODIFIERS = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
 
+TRACEPOINT_TYPE, TRACEPOINT_CALLER = "btf_trace_", "__traceiter_"
+"""What precedes a tracepoint's name in the types that it has."""
+
 # Bytes of a type: 12, and by kind so many more, and so many for each of its vlen parts.
 _FIXED = [12] * 32
 for _kind, _more in ((1, 4), (_ARRAY, 12), (14, 4), (17, 4)):
@@ -168,3 +171,16 @@ class Btf:
             inner = self._type(self._strip(kind)) if self._strip(kind) else (0, 0, False, 0)
             slot += (inner[3] + 7) // 8 if inner[0] in (_STRUCT, _UNION) else 1
         return Function(type_id, slots, slot, returned != 0)
+
+    def tracepoint(self, name: str) -> Function:
+        """A tracepoint as BPF_TRACE_RAW_TP wants it; BtfError if the kernel has none of that name.
+
+        It is attached to by its typedef's id (check_attach_btf_id(), kernel/bpf/verifier.c). Parameters have names only
+        in the function that calls what is attached; its first one is not passed on (include/trace/bpf_probe.h).
+        """
+        type_id = self._named.get((_TYPEDEF, f"{TRACEPOINT_TYPE}{name}"))
+        if type_id is None:
+            raise BtfError("no such tracepoint")
+        caller = self.function(f"{TRACEPOINT_CALLER}{name}")
+        slots = {param: slot - 1 for param, slot in caller.slots.items() if slot}
+        return Function(type_id, slots, caller.slot_count - 1, False)

@@ -8,11 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from probes.attach import Attached
-from probes.records import RECORD_SIZE
-from probes.registry import MAX_PROBES
-from probes.ring import count_probes
-
-_IDS = range(1, MAX_PROBES)
+from probes.ring import Span, count_probes
 
 
 class DrainError(Exception):
@@ -23,7 +19,7 @@ class DrainError(Exception):
 class Drain:
     """Moves records from the ring to `sink`, a descriptor; keeps the count by probe that `fired` has to equal.
 
-    `base` are counters from before the self-test ended: what it made is in no answer and in no file.
+    `base` are the counters when `forget()` was called: what was before, as by the self-test, is in no answer.
     """
 
     attached: Attached
@@ -35,44 +31,45 @@ class Drain:
     kept: list[bytes] | None = None
     """While the self-test runs, records are kept here and not written."""
     _received_base: Counter[int] = field(default_factory=Counter)
+    _missed_base: Counter[str] = field(default_factory=Counter)
 
     def once(self) -> int:
-        """Take what is there, in spans; returns how many records. Raises DrainError."""
+        """Take what is there, CPU by CPU, in spans; returns how many records. Raises DrainError."""
         ring = self.attached.ring
-        if ring is None or not ring.pending:
-            return 0
         started, taken = time.monotonic(), 0
-        try:
+        for cpu in range(ring.geometry.cpus):
             # No more than one ring full: with a fast producer the agent has to answer its controller still.
-            left = ring.pending
+            left = ring.geometry.slots
             while left > 0:
-                span = ring.take()
-                if not span.slots:
+                span = ring.take(cpu)
+                left -= len(span.probes)
+                taken += len(span.probes)
+                if not span.probes:
                     break
-                left -= span.slots * (RECORD_SIZE + 8)
-                taken += len(span.records) // RECORD_SIZE
-                self._keep(span.records)
+                self._keep(span)
                 if span.blocked:
                     break
-        except ValueError as error:
-            raise DrainError(str(error)) from error
-        self.seconds += time.monotonic() - started
+        if taken:
+            self.seconds += time.monotonic() - started
         return taken
 
-    def _keep(self, records: bytes) -> None:
-        self.received.update(count_probes(records, _IDS))
+    def _keep(self, span: Span) -> None:
+        try:
+            self.received.update(count_probes(span.probes, [probe.id for probe in self.attached.probes]))
+        except ValueError as error:
+            raise DrainError(str(error)) from error
         if self.kept is not None:
-            self.kept.append(records)
+            self.kept.append(span.records)
             return
         if self.sink is None:
             return
-        left = memoryview(records)
+        left = memoryview(span.records)
         try:
             while left:
                 left = left[os.write(self.sink, left) :]
         except OSError as error:
             raise DrainError(f"writing records: {error.strerror}") from error
-        self.written += len(records) // RECORD_SIZE
+        self.written += len(span.probes)
 
     def flush(self, seconds: float) -> bool:
         """Drain until the ring is empty and the counters agree; False if they do not within `seconds`.
@@ -82,23 +79,27 @@ class Drain:
         deadline = time.monotonic() + seconds
         while True:
             self.once()
-            ring = self.attached.ring
-            if (ring is None or not ring.pending) and self.agrees():
+            if not self.attached.ring.pending and self.agrees():
                 return True
             if time.monotonic() > deadline:
                 return False
 
     def agrees(self) -> bool:
         """Whether fired = received + lost, for each probe."""
-        if self.attached.ring is None:
+        if not self.attached.recording:
             return True
         return all(f == self.received[i] + lost for i, (f, lost) in self.attached.counters().items())
 
     def forget(self) -> None:
         """Count from here: what has been received so far is taken out of all later answers."""
         self.base = self.attached.counters()
+        self._missed_base = Counter(self.attached.missed())
         self._received_base = Counter(self.received)
-        self.written = 0
+        self.written, self.seconds = 0, 0.0
+
+    def missed(self) -> dict[str, int]:
+        """Runs that the kernel skipped, by probe, where there were any; since `forget()`."""
+        return dict(Counter(self.attached.missed()) - self._missed_base)
 
     def report(self) -> dict[str, dict[str, int]]:
         """Per probe, by name: fired, lost, received; since `forget()`.
@@ -114,6 +115,6 @@ class Drain:
             out[probe.name] = {
                 "fired": fired - fired_before,
                 "lost": lost - lost_before,
-                "received": received if self.attached.ring else fired - fired_before,
+                "received": received if self.attached.recording else fired - fired_before,
             }
         return out

@@ -7,21 +7,21 @@ program. Numbers and layouts are those of the kernel's uapi/linux/bpf.h, which o
 from __future__ import annotations
 
 import ctypes
-import fcntl
+import hashlib
 import os
 import re
 import struct
 from pathlib import Path
 from typing import Any
 
-_SYS_BPF, _SYS_PERF_EVENT_OPEN = 321, 298  # x86-64
-_MAP_CREATE, _MAP_LOOKUP, _PROG_LOAD, _RAW_TRACEPOINT_OPEN = 0, 1, 5, 17
+_SYS_BPF = 321  # x86-64
+_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN = 0, 5, 17
 
-MAP_HASH, MAP_PERCPU_ARRAY, MAP_RINGBUF = 1, 6, 27
-_PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE_VER0 = 2, 64
-_PERF_IOC_ENABLE, _PERF_IOC_SET_BPF = 0x2400, 0x40042408
-PROG_KPROBE, PROG_TRACEPOINT, PROG_TRACING = 2, 5, 26
-TRACE_FENTRY, TRACE_FEXIT = 24, 25
+MAP_RINGBUF = 27
+MAP_HASH, MAP_ARRAY = 1, 2
+F_MMAPABLE = 1 << 10
+PROG_KPROBE, PROG_TRACING = 2, 26
+TRACE_RAW_TP, TRACE_FENTRY, TRACE_FEXIT = 23, 24, 25
 
 _LOG_SIZE = 1 << 16
 _LOG_TAIL = 600
@@ -41,28 +41,18 @@ def _bpf(command: int, attributes: bytes) -> int:
     return result
 
 
-def create_map(kind: int, key_size: int, value_size: int, entries: int, name: str) -> int:
+def create_map(kind: int, key_size: int, value_size: int, entries: int, name: str, flags: int = 0) -> int:
     """Make a map; returns its descriptor. Raises BpfError."""
     try:
         return _bpf(
-            _MAP_CREATE, struct.pack("<7I16s", kind, key_size, value_size, entries, 0, 0, 0, name.encode()[:15])
+            _MAP_CREATE, struct.pack("<7I16s", kind, key_size, value_size, entries, flags, 0, 0, name.encode()[:15])
         )
     except OSError as error:
         raise BpfError(f"map {name}: {error.strerror}") from error
 
 
-def lookup(map_fd: int, key: int, value: Any) -> None:
-    """Read the value of a 32-bit key into the ctypes object `value`. Raises BpfError."""
-    wanted = ctypes.c_uint32(key)
-    attributes = struct.pack("<IIQQQ", map_fd, 0, ctypes.addressof(wanted), ctypes.addressof(value), 0)
-    try:
-        _bpf(_MAP_LOOKUP, attributes)
-    except OSError as error:
-        raise BpfError(f"reading a map: {error.strerror}") from error
-
-
 def load_program(kind: int, code: bytes, name: str, attach_type: int = 0, target: int = 0) -> int:
-    """Load a program; `target` is the type id of the function it is for. Returns its descriptor.
+    """Load a program; `target` is the type id of what it is to be attached to. Returns its descriptor.
 
     Raises BpfError with the end of the verifier's message, for which alone it is loaded a second time.
     """
@@ -91,31 +81,11 @@ def load_program(kind: int, code: bytes, name: str, attach_type: int = 0, target
 
 
 def attach_traced(program: int) -> int:
-    """Attach an fentry or fexit program where it was loaded for; closing the descriptor detaches. Raises BpfError."""
+    """Attach a program of kind TRACING to what it was loaded for; closing the descriptor detaches. Raises BpfError."""
     try:
         return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QII", 0, program, 0))
     except OSError as error:
         raise BpfError(f"attaching: {error.strerror}") from error
-
-
-def attach_tracepoint(program: int, event_id: int) -> int:
-    """Attach to the tracepoint of that id; closing the descriptor detaches. Raises BpfError.
-
-    The event is opened on one CPU and the program runs on all: it is attached to the tracepoint and not to the event.
-    """
-    attributes = struct.pack("<IIQQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE_VER0, event_id, 1)
-    buffer = ctypes.create_string_buffer(attributes.ljust(_PERF_ATTR_SIZE_VER0, b"\0"), _PERF_ATTR_SIZE_VER0)
-    everybody, first_cpu, no_group, close_on_exec = (ctypes.c_long(value) for value in (-1, 0, -1, 8))
-    fd = int(_libc.syscall(_SYS_PERF_EVENT_OPEN, buffer, everybody, first_cpu, no_group, close_on_exec))
-    if fd < 0:
-        raise BpfError(f"opening the tracepoint: {os.strerror(ctypes.get_errno())}")
-    try:
-        fcntl.ioctl(fd, _PERF_IOC_SET_BPF, program)
-        fcntl.ioctl(fd, _PERF_IOC_ENABLE, 0)
-    except OSError as error:
-        os.close(fd)
-        raise BpfError(f"attaching to the tracepoint: {error.strerror}") from error
-    return fd
 
 
 def missed_runs(program: int) -> int:
@@ -126,9 +96,14 @@ def missed_runs(program: int) -> int:
 
 
 def possible_cpus() -> int:
-    """How many values a per-CPU map has per key."""
+    """One more than the highest number that a CPU of this machine can have."""
     text = Path("/sys/devices/system/cpu/possible").read_text()
     return max(int(part) for part in re.findall(r"\d+", text)) + 1
+
+
+def identity() -> str:
+    """What tells this kernel from any other that was built: a hash of its notes, the build id among them."""
+    return hashlib.sha256(Path("/sys/kernel/notes").read_bytes()).hexdigest()
 
 
 def kernel_symbols(names: set[str]) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ Common to all: `address` is a user virtual address; where a function only has a 
 index shifted by the page size, which is its address for private anonymous memory that mremap() has not moved, or,
 if the folio has no mapping yet, the address on which this thread is in do_swap_page(). `flags` are the folio's unless
 something else is said; their top bits are its node (`records.node_of`). `refs` is the folio's reference count at
-that moment.
+that moment. In the set `full`, no `refs` are read, nor the `aux` of `do_swap_page.exit`: reading costs.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ class Method(StrEnum):
 
 
 class ProbeSet(StrEnum):
-    """What an experiment asks for."""
+    """What an experiment asks for. What one page adds to the cost of its migration decides which of the three it is."""
 
+    STEPS = "steps"
+    """Every step of every page: for the annotated trace, and dear."""
     FULL = "full"
+    """Every page, each event that decides what became of it, and every call."""
     COUNTS = "counts"
+    """Counters only, of calls and of what faults decided."""
 
 
 class Stage(StrEnum):
@@ -79,7 +83,7 @@ class Probe:
     """What of the self-test fires it; None: it cannot be provoked there."""
     exact: bool = True
     """Whether the stage fires it exactly as often as it acts, or at least that often."""
-    sets: frozenset[ProbeSet] = frozenset(ProbeSet)
+    sets: frozenset[ProbeSet] = frozenset({ProbeSet.STEPS})
 
     @property
     def name(self) -> str:
@@ -122,8 +126,13 @@ class _OfFolio(TypedDict):
     refs: str
 
 
+_ALL = frozenset(ProbeSet)
+"""Sets of what fires once a call or batch, and of what is cheap and decides."""
+_EACH = frozenset({ProbeSet.STEPS, ProbeSet.FULL})
+"""Sets of what tells of every page what became of it."""
 _SRC_FLAGS = "flags of folio"
 _REASON = "migrate reason, | migrate mode << 16"
+_REASON_ORDER = "migrate reason, | order << 8, | migrate mode << 16"
 _MBIND: _Call = {
     "address": "start of the range",
     "arg": "length of the range in bytes",
@@ -150,45 +159,46 @@ _SAME = "1 the folio itself, 2 another one"
 
 PROBES: tuple[Probe, ...] = (
     # System calls
-    Probe(1, "__x64_sys_mbind", Kind.ENTER, "mbind() is called", **_MBIND, stage=Stage.MBIND),
-    Probe(2, "__x64_sys_mbind", Kind.EXIT, "mbind() returns", **_MBIND, result=_RESULT, stage=Stage.MBIND),
+    Probe(1, "__x64_sys_mbind", Kind.ENTER, "mbind() is called", **_MBIND, stage=Stage.MBIND, sets=_ALL),
+    Probe(2, "__x64_sys_mbind", Kind.EXIT, "mbind() returns", **_MBIND, result=_RESULT, stage=Stage.MBIND, sets=_ALL),
     Probe(3, "__x64_sys_move_pages", Kind.ENTER, "move_pages() is called", **_MOVE_PAGES,
-          stage=Stage.MOVE_PAGES),
+          stage=Stage.MOVE_PAGES, sets=_ALL),
     Probe(4, "__x64_sys_move_pages", Kind.EXIT, "move_pages() returns", **_MOVE_PAGES,
-          result="pages not moved, or -errno", stage=Stage.MOVE_PAGES),
+          result="pages not moved, or -errno", stage=Stage.MOVE_PAGES, sets=_ALL),
     Probe(5, "__x64_sys_migrate_pages", Kind.ENTER, "migrate_pages() is called", **_MIGRATE_PAGES,
-          stage=Stage.MIGRATE_PAGES),
+          stage=Stage.MIGRATE_PAGES, sets=_ALL),
     Probe(6, "__x64_sys_migrate_pages", Kind.EXIT, "migrate_pages() returns", **_MIGRATE_PAGES,
-          result="pages not moved, or -errno", stage=Stage.MIGRATE_PAGES),
+          result="pages not moved, or -errno", stage=Stage.MIGRATE_PAGES, sets=_ALL),
     Probe(7, "__x64_sys_get_mempolicy", Kind.ENTER, "get_mempolicy() is called",
-          address="asked about", aux="MPOL_F_*", stage=Stage.GET_MEMPOLICY),
+          address="asked about", aux="MPOL_F_*", stage=Stage.GET_MEMPOLICY, sets=_ALL),
     Probe(8, "__x64_sys_get_mempolicy", Kind.EXIT, "get_mempolicy() returns",
           address="asked about", arg="what it stored as mode: the node, with MPOL_F_NODE | MPOL_F_ADDR", aux="MPOL_F_*",
-          result=_RESULT, stage=Stage.GET_MEMPOLICY),
+          result=_RESULT, stage=Stage.GET_MEMPOLICY, sets=_ALL),
     Probe(10, "do_mbind", Kind.ENTER, "mbind sets the policy and gathers the pages",
-          ("start", "len", "mode", "nmask", "flags"), **_MBIND, stage=Stage.MBIND),
+          ("start", "len", "mode", "nmask", "flags"), **_MBIND, stage=Stage.MBIND, sets=_ALL),
     Probe(11, "do_mbind", Kind.EXIT, "mbind has dealt with the pages",
-          ("start", "len", "mode", "nmask", "flags"), **_MBIND, result=_RESULT, stage=Stage.MBIND),
+          ("start", "len", "mode", "nmask", "flags"), **_MBIND, result=_RESULT, stage=Stage.MBIND, sets=_ALL),
     # Direct migration
     Probe(12, "migrate_pages", Kind.ENTER, "a list of folios is to be migrated", ("mode", "reason"), ("private",),
-          arg="private argument of the allocator", aux=_REASON, stage=Stage.MBIND),
+          arg="private argument of the allocator", aux=_REASON, stage=Stage.MBIND, sets=_ALL),
     Probe(13, "migrate_pages", Kind.EXIT, "the list has been dealt with", ("mode", "reason"), ("private",),
           arg="private argument of the allocator", aux=_REASON, result="folios not migrated, or -errno",
-          stage=Stage.MBIND),
+          stage=Stage.MBIND, sets=_ALL),
     Probe(14, "migrate_folio_move", Kind.ENTER, "an unmapped folio is moved to its copy",
           ("src", "dst", "mode", "reason"), **_FOLIO, arg="destination folio", aux=_REASON, stage=Stage.MBIND),
     Probe(15, "migrate_folio_move", Kind.EXIT, "the folio has been moved", ("src", "dst", "mode", "reason"),
-          address="of the destination", folio="source, freed by now if all went well", arg="destination folio",
-          flags="flags of the destination", refs="of the destination", aux=_REASON, result=_RESULT, stage=Stage.MBIND),
+          address="of the destination, or of the source if it stays", folio="source, freed by now if all went well",
+          arg="destination folio", flags="flags of the destination", refs="of the destination", aux=_REASON_ORDER,
+          result=_RESULT, stage=Stage.MBIND, sets=_EACH),
     Probe(16, "move_to_new_folio", Kind.EXIT, "contents and state are copied", ("src", "dst", "mode"),
           **_FOLIO, arg="destination folio", aux="order, | migrate mode << 16", result=_RESULT, stage=Stage.MBIND),
     Probe(17, "__folio_migrate_mapping", Kind.EXIT, "the folio is replaced where it is cached",
           ("newfolio", "folio", "expected_count"), **_FOLIO, arg="destination folio",
           aux="references expected", result=_RESULT, stage=Stage.MBIND),
     Probe(18, "try_to_migrate", Kind.EXIT, "page table entries become migration entries", ("folio", "flags"), **_FOLIO,
-          aux="TTU_*", result=_LEFT, void=True, stage=Stage.MBIND),
+          aux="TTU_*, | order << 24", result=_LEFT, void=True, stage=Stage.MBIND),
     Probe(19, "try_to_unmap", Kind.EXIT, "page table entries become swap entries", ("folio", "flags"), **_FOLIO,
-          aux="TTU_*", result=_LEFT, void=True, stage=Stage.PAGEOUT),
+          aux="TTU_*, | order << 24", result=_LEFT, void=True, stage=Stage.PAGEOUT, sets=_EACH),
     Probe(20, "remove_migration_pte", Kind.EXIT, "a migration entry becomes a page table entry again",
           ("folio", "addr", "arg"), address="mapped at", folio="folio the entry was made for", arg="folio mapped now",
           flags="flags of the folio mapped now", refs="of the folio mapped now", result=_BOOL, stage=Stage.MBIND),
@@ -227,22 +237,22 @@ PROBES: tuple[Probe, ...] = (
           result=_SAME, series=True,
           stage=Stage.TOUCH),
     Probe(35, "unmap_folios_lazy", Kind.ENTER, "mbind unmaps the folios it has gathered", series=True,
-          stage=Stage.LAZY),
+          stage=Stage.LAZY, sets=_ALL),
     Probe(36, "unmap_folios_lazy", Kind.EXIT, "all folios have been unmapped", series=True,
-          result="folios that stay mapped", stage=Stage.LAZY),
+          result="folios that stay mapped", stage=Stage.LAZY, sets=_ALL),
     Probe(37, "mm_migrate_on_fault", Kind.POINT, "what became of the folio", category="migrate",
           params=("addr", "src_pfn", "dst_pfn", "src_nid", "dst_nid", "order", "mode", "origin", "result"),
           address="fault address", folio="source folio", arg="destination folio, 0 if it was not moved",
           flags="node of the source, | node of the policy << 32 (both i32, -1 none)",
           aux="policy mode, | its origin << 16, | order << 24", result="enum mof_result, 0 moved",
           series=True,
-          stage=Stage.TOUCH),
+          stage=Stage.TOUCH, sets=_ALL),
 )  # fmt: skip
 
 BY_ID: dict[int, Probe] = {probe.id: probe for probe in PROBES}
 BY_NAME: dict[str, Probe] = {probe.name: probe for probe in PROBES}
 MAX_PROBES = 64
-"""Slots in the map of counters; every id is below."""
+"""Counters in a header of the ring; every id is below."""
 
 
 def probes_of(which: ProbeSet) -> tuple[Probe, ...]:

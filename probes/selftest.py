@@ -20,7 +20,7 @@ from typing import Any
 
 from probes import records
 from probes.drain import Drain, DrainError
-from probes.registry import PROBES, Probe, Stage
+from probes.registry import Probe, Stage, probes_of
 
 TIMES = 23
 STAGE_SECONDS = 20.0
@@ -206,17 +206,17 @@ class _Child:
 
 
 def run(drain: Drain) -> dict[str, dict[str, Any]]:
-    """Act out every stage; for each probe of the registry: expected, fired, ok, why.
+    """Act out every stage; for each probe of the set: expected, fired, ok, why.
 
-    With a ring, only what the child made is counted; without, other processes count too, so that more is not a fault.
+    With records, only what the child made is counted; without, other processes count too, so that more is not a fault.
     What the self-test made is left out of all later counts. Probes that are not attached are not ok.
     """
     results: dict[str, dict[str, Any]] = {}
     attached = {probe.name for probe in drain.attached.probes}
     by_stage: dict[Stage, list[Probe]] = {stage: [] for stage in Stage}
-    for probe in PROBES:
+    for probe in probes_of(drain.attached.which):
         if probe.name not in attached:
-            why = drain.attached.unavailable.get(probe.name, "not in this set")
+            why = drain.attached.unavailable.get(probe.name, "nobody knows why")
             results[probe.name] = {"expected": 0, "fired": 0, "ok": False, "why": f"not attached: {why}"}
         elif probe.stage is None:
             results[probe.name] = {"expected": 0, "fired": 0, "ok": True, "why": "cannot be provoked"}
@@ -236,8 +236,8 @@ def run(drain: Drain) -> dict[str, dict[str, Any]]:
             lost = sum(after[i][1] - before[i][1] for i in after)
             for probe in probes:
                 in_all = after[probe.id][0] - before[probe.id][0]
-                fired = in_all if drain.attached.ring is None else own[probe.id]
-                results[probe.name] = _judge(probe, fired, why, lost, drain.attached.ring is not None)
+                recording = drain.attached.recording
+                results[probe.name] = _judge(probe, own[probe.id] if recording else in_all, why, lost, recording)
     finally:
         child.dismiss()
         settled = drain.flush(STAGE_SECONDS)

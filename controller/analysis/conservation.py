@@ -85,7 +85,7 @@ def needed(case: CaseInput, mechanism: Mechanism) -> set[str]:
             names_ |= {"__x64_sys_migrate_pages", "__x64_sys_migrate_pages.exit"}
     in_batches = {
         "migrate_pages", "migrate_pages.exit", "try_to_migrate.exit", "move_to_new_folio.exit",
-        "__folio_migrate_mapping.exit", "remove_migration_pte.exit", "folio_isolate_lru.exit",
+        "__folio_migrate_mapping.exit", "remove_migration_pte.exit", "folio_isolate_lru.exit", "migrate_folio_move.exit",
     }  # fmt: skip
     in_faults = {
         "unmap_folios_lazy", "unmap_folios_lazy.exit", "try_to_unmap.exit", "do_swap_page", "do_swap_page.exit",
@@ -102,7 +102,7 @@ def needed(case: CaseInput, mechanism: Mechanism) -> set[str]:
 
 
 def silent(case: CaseInput, mechanism: Mechanism, events: Events | None, probes: ProbeStatus) -> list[str]:
-    """Of the needed probes, those that are attached and yet did not fire: a function inlined at its callers, say."""
+    """Of the needed probes, those of the set that are attached and yet did not fire: inlined at their callers, say."""
     wanted = needed(case, mechanism) & set(probes.attached)
     if events is None or not probes.recording:
         return sorted(name for name in wanted if not probes.fired.get(name, 0))
@@ -153,7 +153,8 @@ def _counted(case: CaseInput, moves: Moves, window: Events) -> list[Issue]:
     if len(point):
         comparisons.append(("pgmigrate_on_fault", int(pages[good].sum()), "pages migrated in faults", True))
     if any(lazy(done) for done in case.results):
-        comparisons.append(("mpol_lazy_unmapped", int(unmap.sum()), "pages unmapped lazily", False))
+        unmapped = int((np.int64(1) << (window["aux"][unmap] >> 24).astype(np.int64)).sum())
+        comparisons.append(("mpol_lazy_unmapped", unmapped, "pages unmapped lazily", False))
     issues: list[Issue] = []
     if not case.counters:
         comparisons = []

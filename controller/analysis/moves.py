@@ -10,14 +10,16 @@ import numpy.typing as npt
 from controller.analysis import names
 from controller.analysis.decode import Columns, Events, Mask
 from controller.analysis.model import MECHANISMS, Mechanism
+from controller.analysis.segments import PAGE
 from probes.registry import BY_NAME
 
 UNKNOWN_REASON = -1
+REASON_MASK = 0xFF
 
-MOVERS = (
-    "move_to_new_folio.exit", "migrate_folio_replace.exit", "migrate_folio_move.exit", "__folio_migrate_mapping.exit",
-)  # fmt: skip
-"""Each fires once for a page that moves, with the old and the new folio. The first that recorded is used."""
+MOVER = "move_to_new_folio.exit"
+"""Fires once for each page that moves, by whatever mechanism: of the set `steps`. Where it recorded, it alone is used."""
+FAULT_MOVER, BATCH_MOVER = "migrate:mm_migrate_on_fault", "migrate_folio_move.exit"
+"""Else these two, of which no page that moves fires both: one tells of moves in faults, the other of all others."""
 
 
 def is_probe(events: Events, *which: str) -> Mask:
@@ -30,7 +32,7 @@ def reasons(events: Events) -> npt.NDArray[np.int16]:
     """The migrate reason in force at each record, by its thread; -1 outside of a migration.
 
     A thread is migrating for a reason from its entry into migrate_pages() or migrate_folio_on_fault() until the
-    return from there.
+    return from there. What the kernel tells with the record itself needs no entry to be seen.
     """
     count = len(events)
     result = np.full(count, UNKNOWN_REASON, np.int16)
@@ -52,6 +54,9 @@ def reasons(events: Events) -> npt.NDArray[np.int16]:
     last = np.maximum.accumulate(np.where(marker[order] | begins, place, 0))
     known = marker[order][last] & (last >= first_of_thread)
     result[order] = np.where(known, state[order][last], UNKNOWN_REASON)
+    told = is_probe(events, BATCH_MOVER)
+    result[told] = (events["aux"][told] & REASON_MASK).astype(np.int16)
+    result[is_probe(events, FAULT_MOVER)] = names.MR_ON_FAULT
     return result
 
 
@@ -82,24 +87,36 @@ class Moves:
         return int(self.pages[wanted].sum())
 
 
+def _orders(rows: Events) -> npt.NDArray[np.int64]:
+    """Of each mover's record, the order of the folio that moved."""
+    probe, aux = rows["probe"], rows["aux"].astype(np.int64)
+    shifts = ((MOVER, 0, 0xFFFF), (FAULT_MOVER, 24, 0xFF), (BATCH_MOVER, 8, 0xFF))
+    result = np.zeros(len(rows), np.int64)
+    for name, shift, mask in shifts:
+        mine = probe == BY_NAME[name].id
+        result[mine] = aux[mine] >> shift & mask
+    return result
+
+
 def moves(events: Events, columns: Columns) -> Moves:
     """Every successful move in the records, whoever made it."""
-    mask = np.zeros(len(events), np.bool_)
-    for name in MOVERS:
-        mask = is_probe(events, name)
-        if mask.any():
-            break
+    mask = is_probe(events, MOVER)
+    if not mask.any():
+        mask = is_probe(events, FAULT_MOVER, BATCH_MOVER)
     mask = mask & (events["result"] == 0)
     why = reasons(events)[mask]
     mechanism = np.zeros(len(why), np.uint8)
     for reason, how in names.BY_REASON.items():
         mechanism[why == reason] = MECHANISMS.index(how)
     rows = events[mask]
-    sized = rows["probe"] == BY_NAME["move_to_new_folio.exit"].id
-    order = np.where(sized, rows["aux"] & 0xFFFF, 0).astype(np.int64)
+    order = _orders(rows)
+    # Of a large folio, the tracepoint names the page that was touched; the others tell where the folio begins.
+    touched = rows["probe"] == BY_NAME[FAULT_MOVER].id
+    size = np.uint64(PAGE) << order.astype(np.uint64)
+    address = np.where(touched, rows["address"] & ~(size - np.uint64(1)), rows["address"])
     # A folio in the swap cache of tmpfs, or of a file, has no one address: 0.
     return Moves(
-        rows["time"], rows["pid"], rows["address"], columns.pfn[mask], columns.node[mask], columns.dst_pfn[mask],
+        rows["time"], rows["pid"], address, columns.pfn[mask], columns.node[mask], columns.dst_pfn[mask],
         columns.dst_node[mask], np.int64(1) << order, why, mechanism,
     )  # fmt: skip
 
@@ -139,7 +156,9 @@ def refusals(events: Events) -> Refusals:
     ):
         mask = is_probe(events, probe) & failed
         add(mask, np.full(int(mask.sum()), word, np.str_))
-    copy = is_probe(events, "move_to_new_folio.exit") & (result < 0) & (reasons(events) != names.MR_ON_FAULT)
+    copy = is_probe(events, MOVER) & (result < 0) & (reasons(events) != names.MR_ON_FAULT)
+    if not is_probe(events, MOVER).any():
+        copy = is_probe(events, BATCH_MOVER) & (result < 0)
     add(copy, np.array([names.error(int(r)) for r in result[copy]], np.str_))
     if not parts:
         empty = np.zeros(0, np.uint64)

@@ -85,7 +85,8 @@ LAZY_BEGIN = (
 )
 
 
-def done(rows: Rows, unit: Unit, seen: set[Phase]) -> str:
+def done(rows: Rows, unit: Unit, seen: set[Phase], *, gathering: bool) -> str:
+    """Over a call that returns. `gathering`: whether pages being gathered is recorded, so that none means something."""
     name, result = rows.name(unit.indices[0]), rows.result[unit.indices[0]]
     if result < 0:
         return f"The call fails with {names.error(result)}."
@@ -96,8 +97,11 @@ def done(rows: Rows, unit: Unit, seen: set[Phase]) -> str:
         return "mbind returns; not a single page has moved yet."
     if Phase.COPY in seen:
         return "The call returns; the pages are on the other node and mapped."
-    if rows.aux[unit.indices[0]] >> 16 & names.MF_MOVE and "mbind" in name and Phase.GATHER not in seen:
-        return "No page of the range was in the wrong place: nothing to do."
+    asked = rows.aux[unit.indices[0]] >> 16 & names.MF_MOVE and "mbind" in name
+    if asked and not seen & {Phase.GATHER, Phase.BATCH, Phase.LAZY_BEGIN}:
+        if gathering:
+            return "No page of the range was in the wrong place: nothing to do."
+        return "The call returns; no page of the range was handed to page migration."
     return "The call returns."
 
 
@@ -160,7 +164,7 @@ def _step(rows: Rows, i: int, unit: Unit, seen: set[str]) -> str:
                 "be replaced."
             )
         case "migrate:mm_migrate_on_fault":
-            return _outcome(rows, i)
+            return _outcome(rows, i) if "do_swap_page" in seen else _whole_fault(rows, i)
         case "do_swap_page.exit":
             moved = unit.shape == "migrated"
             tail = ", and its swap slot, which has served its purpose, is given back" if moved else ""
@@ -172,6 +176,21 @@ def _step(rows: Rows, i: int, unit: Unit, seen: set[str]) -> str:
                 return f"The page is mapped: its page table entry now names {now}{tail}."
             return "The fault is over; nothing was mapped, the access will be tried again."
     return ""
+
+
+def _whole_fault(rows: Rows, i: int) -> str:
+    """All of a fault that its tracepoint tells, where no other step of it was recorded."""
+    found = (
+        "The page's table entry is a swap entry, so the access faults; and the page is still in memory: the fault finds "
+        f"it in the swap cache, frame {rows.pfn[i]:x} on node {rows.node[i]}."
+    )
+    if rows.result[i] != names.MOF_MIGRATED:
+        return f"{found} {_outcome(rows, i)}"
+    target = rows.flags[i] >> 32
+    return (
+        f"{found} Nobody maps it, it is not being written, and its policy says node {target}: misplaced. So the fault "
+        f"moves it to a new page there, which takes its place in the swap cache. {_outcome(rows, i)}"
+    )
 
 
 def _found_entry(rows: Rows, i: int, *, asked: bool) -> str:
@@ -216,4 +235,6 @@ def same_fault(rows: Rows, unit: Unit, number: int, total: int) -> str:
     node = next((rows.dst_node[i] for i in reversed(unit.indices) if rows.dst_node[i] >= 0), rows.node[last])
     old = next((rows.node[i] for i in unit.indices if rows.node[i] >= 0), -1)
     went = f"node {old} > {node}" if unit.shape == "migrated" else unit.shape.replace("_", " ")
-    return f"{what} likewise, {number} of {total}: {unit.address(rows):x}, {went}, {unit.took(rows) / 1000:.1f} us"
+    took = unit.took(rows)
+    time = f", {took / 1000:.1f} us" if took is not None else ""
+    return f"{what} likewise, {number} of {total}: {unit.address(rows):x}, {went}{time}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from controller.analysis.case import Window, window
@@ -114,12 +114,13 @@ def _quiet(done: CommandResult, first: bool) -> str:
 class _Teller:
     """Turns the records of one case into lines."""
 
-    def __init__(self, case: CaseInput, finding: CaseFinding, seen: Window) -> None:
+    def __init__(self, case: CaseInput, finding: CaseFinding, seen: Window, attached: Collection[str]) -> None:
         self.case = case
         self.rows = Rows.of(seen.own, seen.own_columns)
         self.zero = min((done.start_ns for done in case.results), default=0)
         self.ours = set(finding.table.address.tolist())
         self.queried = False
+        self.gathering = "folio_isolate_lru.exit" in attached
 
     def lines(self) -> Iterator[str]:
         touched = False
@@ -185,7 +186,7 @@ class _Teller:
             case Phase.LAZY_BEGIN:
                 return phrases.LAZY_BEGIN
             case Phase.DONE:
-                return phrases.done(self.rows, group[-1], told.phases)
+                return phrases.done(self.rows, group[-1], told.phases, gathering=self.gathering)
             case Phase.QUERY:
                 again, self.queried = self.queried, True
                 return "" if again else phrases.query(self.rows, first)
@@ -255,13 +256,14 @@ class _Teller:
             else:
                 left.setdefault(unit.shape, []).append(unit)
         for shape, rest in left.items():
-            took = sorted(unit.took(self.rows) / 1000 for unit in rest)
+            took = sorted(ns / 1000 for unit in rest if (ns := unit.took(self.rows)) is not None)
             yield ""
-            text = (
-                f"{len(rest):,} faults more went the same way ({shape.replace('_', ' ')}), in "
-                f"{took[0]:.1f} us at best, {took[len(took) // 2]:.1f} in the median, {took[-1]:.1f} at worst."
-            )
-            yield from _wrapped(text)
+            text = f"{len(rest):,} faults more went the same way ({shape.replace('_', ' ')})"
+            if len(took) == len(rest):
+                text += (
+                    f", in {took[0]:.1f} us at best, {took[len(took) // 2]:.1f} in the median, {took[-1]:.1f} at worst"
+                )
+            yield from _wrapped(f"{text}.")
 
     def counted(self, told: _Told) -> Iterator[str]:
         """What was passed over since the last line, in one sentence."""
@@ -317,7 +319,7 @@ def _case(case: CaseInput, finding: CaseFinding, evidence: Evidence) -> Iterator
     if len(seen.own):
         yield ""
         yield HEADER
-    yield from _Teller(case, finding, seen).lines()
+    yield from _Teller(case, finding, seen, evidence.probes.attached if evidence.probes else ()).lines()
     others = len(seen.events) - len(seen.own)
     if others:
         yield ""
@@ -347,6 +349,10 @@ def render(findings: Findings) -> str:
         lines.append("No events were recorded: what follows is what memtoy did and answered.")
     else:
         lines += _legend(evidence)
+        if evidence.probes and "do_swap_page" not in evidence.probes.attached:
+            lines.append(
+                "Of each page, the events were recorded that decide; every step of it is told with --probes steps."
+            )
     for case, finding in zip(evidence.cases, findings.cases, strict=True):
         lines += _case(case, finding, evidence)
     return "\n".join(line.rstrip() for line in lines) + "\n"

@@ -41,8 +41,10 @@ class Unit:
     def address(self, rows: Rows) -> int:
         return next((rows.address[i] for i in self.indices if rows.address[i]), 0)
 
-    def took(self, rows: Rows) -> int:
-        """ns from its first record to its last."""
+    def took(self, rows: Rows) -> int | None:
+        """ns from its first record to its last; None if it has no record of its beginning."""
+        if rows.name(self.indices[0]) in _ENDS:
+            return None
         return rows.time[self.indices[-1]] - rows.time[self.indices[0]]
 
 
@@ -64,6 +66,9 @@ _WHOLE = {
     "__x64_sys_move_pages": Phase.QUERY, "__x64_sys_get_mempolicy": Phase.FAULT, "do_swap_page": Phase.FAULT,
 }  # fmt: skip
 """Functions whose records, from entry to return, are one unit."""
+_FAULT = "do_swap_page"
+_ENDS = {"migrate:mm_migrate_on_fault", f"{_FAULT}.exit"}
+"""What is recorded of a fault where its entry is not: the two are one unit, as the second is if it comes alone."""
 
 
 def _phase(name: str, previous: Phase | None) -> Phase:
@@ -108,7 +113,9 @@ def _shape(rows: Rows, indices: Sequence[int]) -> str:
     cached = by_name.get("swap_cache_get_folio.exit")
     if cached is not None:
         return "cached" if rows.result[cached] else "read"
-    return "no fault" if "do_swap_page" not in by_name else "other"
+    if _FAULT in by_name or f"{_FAULT}.exit" in by_name:
+        return "other"
+    return "no fault"
 
 
 def units(rows: Rows, indices: Sequence[int]) -> list[Unit]:
@@ -141,13 +148,16 @@ def units(rows: Rows, indices: Sequence[int]) -> list[Unit]:
         depth = len(thread.stack)
         if name in _OPENS:
             thread.stack.append(name)
-        if thread.indices is None and name in _WHOLE:
+        if thread.indices and rows.name(thread.indices[0]) in _ENDS and name != f"{_FAULT}.exit":
+            # The end of that fault is not there: it was lost, say.
+            flush_whole(thread)
+        if thread.indices is None and (name in _WHOLE or name in _ENDS):
             flush_page(tid)
-            thread.whole, thread.indices, thread.depths = name, [], []
+            thread.whole, thread.indices, thread.depths = name if name in _WHOLE else _FAULT, [], []
         if thread.indices is not None and thread.depths is not None:
             thread.indices.append(i)
             thread.depths.append(depth)
-            if returns and function == thread.whole:
+            if function == thread.whole and name.endswith(".exit"):
                 flush_whole(thread)
             continue
         phase = _phase(name, previous.get(tid))

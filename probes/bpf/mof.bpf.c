@@ -1,17 +1,28 @@
 /*
  * One program a probe. What each puts into its record is declared in probes/registry.py, for both sides.
  *
- * A record is made in two steps: begin() counts, and reserves room in the ring; the program fills in what is its
- * own; end() hands it over without waking anybody, since the agent reads in bulk at its own pace.
+ * A record is made in two steps: begin() counts, and takes a slot of this CPU's; the program says what is its own in an
+ * event, which the compiler keeps in registers; end() stores that, and hands the slot over. See probes/ring.py.
  */
 
 struct record {
 	u64 time, address, folio, arg, flags;
 	u32 pid, tid;
-	u8 probe, kind;
-	u16 cpu;
+	u16 made_by, cpu; /* the probe, | its kind << 8 */
 	s32 result, refs;
 	u32 aux;
+};
+
+struct event {
+	u64 address, folio, arg, flags;
+	s32 result, refs;
+	u32 aux, tid;
+	u16 made_by;
+	struct record *slot;
+};
+
+struct header {
+	u64 head, limit, full;
 };
 
 struct counters {
@@ -25,56 +36,78 @@ struct note {
 
 enum { KIND_ENTER, KIND_EXIT, KIND_POINT };
 
-INLINE struct record *begin(u32 probe, u8 kind)
+INLINE struct record *begin(u32 probe, u8 kind, struct event *r)
 {
-	u64 who = bpf_get_current_pid_tgid();
-	struct counters *all, *count;
-	struct record *r = 0;
-	u32 key = 0;
+#ifndef MOF_COUNTS
+	char *task = bpf_get_current_task_btf();
 
-	if (who >> 32 == bpf_pseudo_fd(0, AGENT))
+	/* Where events are only counted, looking who it is would be a fifth of the cost; the agent does next to none. */
+	if (*(u32 *)(task + OFF_task_struct_tgid) == NUMBER(AGENT))
 		return 0;
-	all = bpf_map_lookup_elem(MAP(FD_COUNTERS), &key);
-	if (!all)
-		return 0;
-	count = all + probe;
+#endif
+	u64 cpu = bpf_get_smp_processor_id();
+	struct header *ring = (void *)(VALUE(FD_RING) + cpu * NUMBER(STRIDE));
+	struct counters *count = (struct counters *)((char *)ring + COUNTS_OFFSET) + probe;
+
 	/* An interrupt of this CPU may come between a load and a store. */
 	__sync_fetch_and_add(&count->fired, 1);
 #ifndef MOF_COUNTS
-	r = bpf_ringbuf_reserve(MAP(FD_RING), sizeof(*r), 0);
-	if (!r) {
-		__sync_fetch_and_add(&count->lost, 1);
-		return 0;
+	if (ring->head >= ring->limit) {
+		if (ring->head >= ring->full) {
+			__sync_fetch_and_add(&count->lost, 1);
+			return 0;
+		}
+		/* Half of the slots are taken: once, tell the agent, which may be asleep. */
+		ring->limit = ring->full;
+		void *bell = bpf_ringbuf_reserve(MAP(FD_BELL), 8, 0);
+		if (bell)
+			bpf_ringbuf_discard(bell, RB_FORCE_WAKEUP);
 	}
-	r->time = bpf_ktime_get_ns();
-	r->address = 0;
-	r->folio = 0;
-	r->arg = 0;
-	r->flags = 0;
-	r->pid = who >> 32;
-	r->tid = who;
-	r->probe = probe;
-	r->kind = kind;
-	r->cpu = bpf_get_smp_processor_id();
-	r->result = 0;
-	r->refs = -1;
-	r->aux = 0;
+	u64 at = __sync_fetch_and_add(&ring->head, sizeof(struct record)) & NUMBER(SPAN_MASK);
+
+	r->slot = (struct record *)((char *)ring + at + HEADER_SIZE);
+	r->slot->pid = *(u32 *)(task + OFF_task_struct_tgid);
+	r->slot->tid = r->tid = *(u32 *)(task + OFF_task_struct_pid);
+	r->slot->cpu = cpu;
+	r->slot->time = bpf_ktime_get_ns();
+	r->made_by = probe | kind << 8;
 #endif
-	return r;
+	return r->slot;
 }
 
-INLINE int end(struct record *r)
+INLINE int end(struct event *r)
 {
-	bpf_ringbuf_submit(r, RB_NO_WAKEUP);
+	r->slot->address = r->address;
+	r->slot->folio = r->folio;
+	r->slot->arg = r->arg;
+	r->slot->flags = r->flags;
+	r->slot->result = r->result;
+	r->slot->refs = r->refs;
+	r->slot->aux = r->aux;
+	asm volatile("" ::: "memory");
+	r->slot->made_by = r->made_by;
 	return 0;
 }
 
-INLINE u64 noted_address(void)
+INLINE u64 noted_address(u32 tid)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+#ifdef MOF_STEPS
 	struct note *note = bpf_map_lookup_elem(MAP(FD_NOTES), &tid);
 
 	return note ? note->address : 0;
+#else
+	return 0;
+#endif
+}
+
+INLINE void leave_fault(struct event *r, u64 vmf)
+{
+#ifdef MOF_STEPS
+	u32 tid = r->tid;
+
+	bpf_map_delete_elem(MAP(FD_NOTES), &tid);
+	r->aux = READ(u32, vmf, vm_fault_flags);
+#endif
 }
 
 /*
@@ -82,25 +115,27 @@ INLINE u64 noted_address(void)
  * by mremap(). A folio without a mapping has just been read from swap, or is about to be used: then it is what
  * this thread is faulting on, if anything. A file's folio may be anywhere: 0.
  */
-INLINE void set_address(struct record *r, u64 folio)
+INLINE void set_address(struct event *r, u64 folio)
 {
 	/* Through the record: reading it back, the verifier takes it for a number, which may be masked. */
-	*(volatile u64 *)&r->address = READ(u64, folio, folio_mapping);
-	u64 mapping = *(volatile u64 *)&r->address;
+	*(volatile u64 *)&r->slot->address = READ(u64, folio, folio_mapping);
+	u64 mapping = *(volatile u64 *)&r->slot->address;
 
 	if ((mapping & 3) == 1)
 		r->address = READ(u64, folio, folio_index) << 12;
 	else
-		r->address = mapping ? 0 : noted_address();
+		r->address = mapping ? 0 : noted_address(r->tid);
 }
 
-INLINE void set_state(struct record *r, u64 folio)
+INLINE void set_state(struct event *r, u64 folio)
 {
 	r->flags = READ(u64, folio, folio_flags);
+#ifdef MOF_STEPS
 	r->refs = READ(s32, folio, folio__refcount);
+#endif
 }
 
-INLINE void set_folio(struct record *r, u64 folio)
+INLINE void set_folio(struct event *r, u64 folio)
 {
 	r->folio = folio;
 	set_state(r, folio);
@@ -112,34 +147,29 @@ INLINE u32 order_of(u64 folio, u64 flags)
 	return flags & (1ULL << PG_HEAD) ? READ(u64, folio, folio__flags_1) & 0xff : 0;
 }
 
-/* How many page table entries map the folio. */
-INLINE s32 mappings_of(u64 folio, u64 flags)
+/* How many page table entries map the folio is the result; its order goes beside what aux is. */
+INLINE void set_mappings(struct event *r, u64 folio, u32 aux)
 {
-	return 1 + (flags & (1ULL << PG_HEAD) ? READ(s32, folio, folio__large_mapcount) :
-						READ(s32, folio, folio__mapcount));
+	r->result = 1 + READ(s32, folio, folio__mapcount);
+	r->aux = aux;
+	if (r->flags & (1ULL << PG_HEAD)) {
+		r->result = 1 + READ(s32, folio, folio__large_mapcount);
+		r->aux |= order_of(folio, r->flags) << 24;
+	}
 }
 
 /*
- * ENTER(), EXIT() and EXIT_VOID() open the body of a program: a[] are the arguments of the function, ret what it
- * returned. A kretprobe knows the return value alone, so a kprobe at the entry keeps the arguments for it.
+ * ENTER(), EXIT() and POINT() open the body of a program: a[] are the arguments of the function, and behind them, in
+ * ret, what it returned. A kretprobe knows the return value alone, so a kprobe at the entry keeps the arguments for it.
  */
 #define ARG(function, param) (A_##function##_##param < 0 ? 0 : a[A_##function##_##param & MOST_ARGS])
-#define BODY(name) INLINE int body_##name(u64 *a, u64 ret)
+#define OPEN(name) INLINE int body_##name(u64 *a); int name(u64 *ctx) { return body_##name(ctx); } INLINE int body_##name(u64 *a)
+#define POINT(function) OPEN(function##_point)
 
 #ifndef MOF_KPROBE
 #define MOST_ARGS 15
-#define ENTER(function)                                                                                               \
-	BODY(function##_enter);                                                                                       \
-	int function##_enter(u64 *ctx) { return body_##function##_enter(ctx, 0); }                                    \
-	BODY(function##_enter)
-#define EXIT(function)                                                                                                \
-	BODY(function##_exit);                                                                                        \
-	int function##_exit(u64 *ctx) { return body_##function##_exit(ctx, ctx[N_##function]); }                      \
-	BODY(function##_exit)
-#define EXIT_VOID(function)                                                                                           \
-	BODY(function##_exit);                                                                                        \
-	int function##_exit(u64 *ctx) { return body_##function##_exit(ctx, 0); }                                      \
-	BODY(function##_exit)
+#define ENTER(function) OPEN(function##_enter)
+#define EXIT(function) OPEN(function##_exit)
 #else
 #define MOST_ARGS 7
 struct stash {
@@ -157,16 +187,16 @@ INLINE void stash_from(struct stash *s, struct pt_regs *ctx)
 	s->a[6] = s->a[7] = 0;
 }
 #define ENTER(function)                                                                                               \
-	BODY(function##_enter);                                                                                       \
+	INLINE int body_##function##_enter(u64 *a);                                                                   \
 	int function##_enter(struct pt_regs *ctx)                                                                     \
 	{                                                                                                             \
 		struct stash s;                                                                                       \
 		stash_from(&s, ctx);                                                                                  \
-		return body_##function##_enter(s.a, 0);                                                               \
+		return body_##function##_enter(s.a);                                                                  \
 	}                                                                                                             \
-	BODY(function##_enter)
+	INLINE int body_##function##_enter(u64 *a)
 #define EXIT(function)                                                                                                \
-	BODY(function##_exit);                                                                                        \
+	INLINE int body_##function##_exit(u64 *a);                                                                    \
 	int function##_args(struct pt_regs *ctx)                                                                      \
 	{                                                                                                             \
 		u64 key = (bpf_get_current_pid_tgid() << 32) | ID_##function##_exit;                                  \
@@ -179,26 +209,28 @@ INLINE void stash_from(struct stash *s, struct pt_regs *ctx)
 	{                                                                                                             \
 		u64 key = (bpf_get_current_pid_tgid() << 32) | ID_##function##_exit;                                  \
 		struct stash *kept = bpf_map_lookup_elem(MAP(FD_STASH), &key), none = {};                             \
-		body_##function##_exit(kept ? kept->a : none.a, ctx->ax);                                             \
+		u64 *a = kept ? kept->a : none.a;                                                                     \
+		a[N_##function & MOST_ARGS] = ctx->ax;                                                                \
+		body_##function##_exit(a);                                                                            \
 		bpf_map_delete_elem(MAP(FD_STASH), &key);                                                             \
 		return 0;                                                                                             \
 	}                                                                                                             \
-	BODY(function##_exit)
-#define EXIT_VOID(function) EXIT(function)
+	INLINE int body_##function##_exit(u64 *a)
 #endif
 
 #define BEGIN(function, KIND, kind)                                                                                   \
-	struct record *r = begin(ID_##function##_##kind, KIND);                                                       \
-	if (!r)                                                                                                       \
+	struct event event = { .refs = -1 }, *r = &event;                                                             \
+	if (!begin(ID_##function##_##kind, KIND, r))                                                                  \
 	return 0
 #define BEGIN_ENTER(function) BEGIN(function, KIND_ENTER, enter)
-#define BEGIN_EXIT(function) BEGIN(function, KIND_EXIT, exit); r->result = ret
+#define BEGIN_EXIT(function) BEGIN(function, KIND_EXIT, exit); u64 ret = a[N_##function & MOST_ARGS]; r->result = ret
+#define BEGIN_POINT(function) BEGIN(function, KIND_POINT, point)
 
 /* System calls: the one argument is the user's registers, whatever its name. */
 
 #define REG(name) READ(u64, regs, pt_regs_##name)
 
-INLINE int put_mbind(struct record *r, u64 regs)
+INLINE int put_mbind(struct event *r, u64 regs)
 {
 	r->address = REG(di);
 	r->arg = REG(si);
@@ -207,7 +239,7 @@ INLINE int put_mbind(struct record *r, u64 regs)
 	return end(r);
 }
 
-INLINE int put_move_pages(struct record *r, u64 regs)
+INLINE int put_move_pages(struct event *r, u64 regs)
 {
 	u64 nodes = REG(r10);
 
@@ -218,7 +250,7 @@ INLINE int put_move_pages(struct record *r, u64 regs)
 	return end(r);
 }
 
-INLINE int put_migrate_pages(struct record *r, u64 regs)
+INLINE int put_migrate_pages(struct event *r, u64 regs)
 {
 	r->aux = REG(di);
 	r->flags = USER(u64, REG(dx));
@@ -227,46 +259,22 @@ INLINE int put_migrate_pages(struct record *r, u64 regs)
 }
 
 #ifdef ID___x64_sys_mbind_enter
-ENTER(__x64_sys_mbind)
-{
-	BEGIN_ENTER(__x64_sys_mbind);
-	return put_mbind(r, a[0]);
-}
+ENTER(__x64_sys_mbind) { BEGIN_ENTER(__x64_sys_mbind); return put_mbind(r, a[0]); }
 #endif
 #ifdef ID___x64_sys_mbind_exit
-EXIT(__x64_sys_mbind)
-{
-	BEGIN_EXIT(__x64_sys_mbind);
-	return put_mbind(r, a[0]);
-}
+EXIT(__x64_sys_mbind) { BEGIN_EXIT(__x64_sys_mbind); return put_mbind(r, a[0]); }
 #endif
 #ifdef ID___x64_sys_move_pages_enter
-ENTER(__x64_sys_move_pages)
-{
-	BEGIN_ENTER(__x64_sys_move_pages);
-	return put_move_pages(r, a[0]);
-}
+ENTER(__x64_sys_move_pages) { BEGIN_ENTER(__x64_sys_move_pages); return put_move_pages(r, a[0]); }
 #endif
 #ifdef ID___x64_sys_move_pages_exit
-EXIT(__x64_sys_move_pages)
-{
-	BEGIN_EXIT(__x64_sys_move_pages);
-	return put_move_pages(r, a[0]);
-}
+EXIT(__x64_sys_move_pages) { BEGIN_EXIT(__x64_sys_move_pages); return put_move_pages(r, a[0]); }
 #endif
 #ifdef ID___x64_sys_migrate_pages_enter
-ENTER(__x64_sys_migrate_pages)
-{
-	BEGIN_ENTER(__x64_sys_migrate_pages);
-	return put_migrate_pages(r, a[0]);
-}
+ENTER(__x64_sys_migrate_pages) { BEGIN_ENTER(__x64_sys_migrate_pages); return put_migrate_pages(r, a[0]); }
 #endif
 #ifdef ID___x64_sys_migrate_pages_exit
-EXIT(__x64_sys_migrate_pages)
-{
-	BEGIN_EXIT(__x64_sys_migrate_pages);
-	return put_migrate_pages(r, a[0]);
-}
+EXIT(__x64_sys_migrate_pages) { BEGIN_EXIT(__x64_sys_migrate_pages); return put_migrate_pages(r, a[0]); }
 #endif
 #ifdef ID___x64_sys_get_mempolicy_enter
 ENTER(__x64_sys_get_mempolicy)
@@ -290,71 +298,54 @@ EXIT(__x64_sys_get_mempolicy)
 }
 #endif
 
-INLINE int put_do_mbind(struct record *r, u64 start, u64 len, u32 mode, u32 flags, u64 nodes)
+INLINE int put_do_mbind(struct event *r, u64 *a)
 {
-	r->address = start;
-	r->arg = len;
-	r->aux = (mode & 0xffff) | flags << 16;
-	r->flags = ASK(u64, nodes);
+	r->address = ARG(do_mbind, start);
+	r->arg = ARG(do_mbind, len);
+	r->aux = (ARG(do_mbind, mode) & 0xffff) | ARG(do_mbind, flags) << 16;
+	r->flags = ASK(u64, ARG(do_mbind, nmask));
 	return end(r);
 }
 
 #ifdef ID_do_mbind_enter
-ENTER(do_mbind)
-{
-	BEGIN_ENTER(do_mbind);
-	return put_do_mbind(r, ARG(do_mbind, start), ARG(do_mbind, len), ARG(do_mbind, mode), ARG(do_mbind, flags),
-			    ARG(do_mbind, nmask));
-}
+ENTER(do_mbind) { BEGIN_ENTER(do_mbind); return put_do_mbind(r, a); }
 #endif
 #ifdef ID_do_mbind_exit
-EXIT(do_mbind)
-{
-	BEGIN_EXIT(do_mbind);
-	return put_do_mbind(r, ARG(do_mbind, start), ARG(do_mbind, len), ARG(do_mbind, mode), ARG(do_mbind, flags),
-			    ARG(do_mbind, nmask));
-}
+EXIT(do_mbind) { BEGIN_EXIT(do_mbind); return put_do_mbind(r, a); }
 #endif
 
 /* Migration: unmap, copy, map again. */
 
-#ifdef ID_migrate_pages_enter
-ENTER(migrate_pages)
+INLINE int put_list(struct event *r, u64 *a)
 {
-	BEGIN_ENTER(migrate_pages);
 	r->arg = ARG(migrate_pages, private);
 	r->aux = (ARG(migrate_pages, reason) & 0xffff) | ARG(migrate_pages, mode) << 16;
 	return end(r);
 }
+
+#ifdef ID_migrate_pages_enter
+ENTER(migrate_pages) { BEGIN_ENTER(migrate_pages); return put_list(r, a); }
 #endif
 #ifdef ID_migrate_pages_exit
-EXIT(migrate_pages)
-{
-	BEGIN_EXIT(migrate_pages);
-	r->arg = ARG(migrate_pages, private);
-	r->aux = (ARG(migrate_pages, reason) & 0xffff) | ARG(migrate_pages, mode) << 16;
-	return end(r);
-}
+EXIT(migrate_pages) { BEGIN_EXIT(migrate_pages); return put_list(r, a); }
 #endif
 #ifdef ID_try_to_migrate_exit
-EXIT_VOID(try_to_migrate)
+EXIT(try_to_migrate)
 {
 	BEGIN_EXIT(try_to_migrate);
 	u64 folio = ARG(try_to_migrate, folio);
 	set_folio(r, folio);
-	r->result = mappings_of(folio, r->flags);
-	r->aux = ARG(try_to_migrate, flags);
+	set_mappings(r, folio, ARG(try_to_migrate, flags));
 	return end(r);
 }
 #endif
 #ifdef ID_try_to_unmap_exit
-EXIT_VOID(try_to_unmap)
+EXIT(try_to_unmap)
 {
 	BEGIN_EXIT(try_to_unmap);
 	u64 folio = ARG(try_to_unmap, folio);
 	set_folio(r, folio);
-	r->result = mappings_of(folio, r->flags);
-	r->aux = ARG(try_to_unmap, flags);
+	set_mappings(r, folio, ARG(try_to_unmap, flags));
 	return end(r);
 }
 #endif
@@ -372,13 +363,14 @@ ENTER(migrate_folio_move)
 EXIT(migrate_folio_move)
 {
 	BEGIN_EXIT(migrate_folio_move);
-	u64 dst = ARG(migrate_folio_move, dst);
-	r->folio = ARG(migrate_folio_move, src);
+	u64 src = ARG(migrate_folio_move, src), dst = ARG(migrate_folio_move, dst);
+	r->folio = src;
 	r->arg = dst;
 	/* Of the copy: on success the source has been freed by now. */
 	set_state(r, dst);
-	set_address(r, dst);
-	r->aux = (ARG(migrate_folio_move, reason) & 0xffff) | ARG(migrate_folio_move, mode) << 16;
+	set_address(r, ret ? src : dst);
+	r->aux = (ARG(migrate_folio_move, reason) & 0xff) | order_of(dst, r->flags) << 8 |
+		 ARG(migrate_folio_move, mode) << 16;
 	return end(r);
 }
 #endif
@@ -477,13 +469,10 @@ EXIT(do_swap_page)
 {
 	BEGIN_EXIT(do_swap_page);
 	u64 vmf = ARG(do_swap_page, vmf);
-	u32 tid = r->tid;
-
-	bpf_map_delete_elem(MAP(FD_NOTES), &tid);
+	leave_fault(r, vmf);
 	r->address = READ(u64, vmf, vm_fault_address);
-	r->aux = READ(u32, vmf, vm_fault_flags);
 	/* The lock is gone, the page table is not: what has just been put there, unless another thread was quick. */
-	r->arg = ASK(u64, READ(u64, vmf, vm_fault_pte));
+	r->arg = READ(u64, READ(u64, vmf, vm_fault_pte), pte_t_pte);
 	return end(r);
 }
 #endif
@@ -551,36 +540,25 @@ EXIT(migrate_folio_on_fault)
 }
 #endif
 #ifdef ID_unmap_folios_lazy_enter
-ENTER(unmap_folios_lazy)
-{
-	BEGIN_ENTER(unmap_folios_lazy);
-	return end(r);
-}
+ENTER(unmap_folios_lazy) { BEGIN_ENTER(unmap_folios_lazy); return end(r); }
 #endif
 #ifdef ID_unmap_folios_lazy_exit
-EXIT(unmap_folios_lazy)
-{
-	BEGIN_EXIT(unmap_folios_lazy);
-	return end(r);
-}
+EXIT(unmap_folios_lazy) { BEGIN_EXIT(unmap_folios_lazy); return end(r); }
 #endif
 
-#define FIELD(type, name) (*(type *)((char *)ctx + OFF_mm_migrate_on_fault_##name))
 #ifdef ID_mm_migrate_on_fault_point
-int mm_migrate_on_fault_point(void *ctx)
+POINT(mm_migrate_on_fault)
 {
-	struct record *r = begin(ID_mm_migrate_on_fault_point, KIND_POINT);
-	u64 frame;
-
-	if (!r)
-		return 0;
-	r->address = FIELD(u64, addr);
-	r->folio = VMEMMAP + FIELD(u64, src_pfn) * PAGE_STRUCT_SIZE;
-	frame = FIELD(u64, dst_pfn);
+	BEGIN_POINT(mm_migrate_on_fault);
+	u64 frame = ARG(mm_migrate_on_fault, dst_pfn);
+	r->address = ARG(mm_migrate_on_fault, addr);
+	r->folio = VMEMMAP + ARG(mm_migrate_on_fault, src_pfn) * PAGE_STRUCT_SIZE;
 	r->arg = frame ? VMEMMAP + frame * PAGE_STRUCT_SIZE : 0;
-	r->flags = FIELD(u32, src_nid) | (u64)FIELD(u32, dst_nid) << 32;
-	r->aux = (FIELD(u32, mode) & 0xffff) | (FIELD(u32, origin) & 0xff) << 16 | FIELD(u32, order) << 24;
-	r->result = FIELD(u32, result);
+	/* All of them are small, and come without their sign (CAST_TO_U64(), include/trace/bpf_probe.h). */
+	r->flags = ARG(mm_migrate_on_fault, src_nid) | ARG(mm_migrate_on_fault, dst_nid) << 32;
+	r->aux = ARG(mm_migrate_on_fault, mode) | ARG(mm_migrate_on_fault, origin) << 16 |
+		 ARG(mm_migrate_on_fault, order) << 24;
+	r->result = ARG(mm_migrate_on_fault, result);
 	return end(r);
 }
 #endif

@@ -6,10 +6,8 @@
  *   A_<function>_<param>   position of a parameter in the argument slots, -1 if this kernel has no such parameter
  *   N_<function>           number of argument slots: the return value stands behind them
  *   OFF_<struct>_<member>  offset in bytes
- *   FD_RING, FD_COUNTERS, FD_NOTES, FD_STASH   maps, and
- *   AGENT                  the thread group that is not recorded, the agent's own: tokens that are replaced by
- *                          descriptors and number when the program is loaded
- *   MOF_COUNTS             count only; MOF_KPROBE: for kprobes, not for fentry and fexit
+ *   FD_*, AGENT, SPAN*     tokens that are replaced by what they stand for when the program is loaded: probes/programs.py
+ *   MOF_STEPS, MOF_FULL, MOF_COUNTS   the set of probes; MOF_KPROBE: for kprobes, not for fentry and fexit
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -31,17 +29,23 @@ static void *(*bpf_map_lookup_elem)(u64 map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(u64 map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*bpf_map_delete_elem)(u64 map, const void *key) = (void *)3;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
-static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
+static u64 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
+static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 static long (*bpf_probe_read_user)(void *to, u32 size, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 static void *(*bpf_ringbuf_reserve)(u64 map, u64 size, u64 flags) = (void *)131;
-static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
+static void (*bpf_ringbuf_discard)(void *record, u64 flags) = (void *)133;
+#define RB_FORCE_WAKEUP 2
 
-/* LLVM's way to put 64 bits into a program: type 1 is the descriptor of a map, type 0 a number. */
-u64 bpf_pseudo_fd(u64 type, u64 fd) asm("llvm.bpf.pseudo");
-#define MAP(fd) bpf_pseudo_fd(1, fd)
-#define RB_NO_WAKEUP 1
+/*
+ * LLVM's way to put 64 bits into a program: type 0 is a number, type 1 the descriptor of a map, and type 2 the address
+ * of a value of a map of one element (descriptor, and offset in the upper half).
+ */
+u64 bpf_pseudo(u64 type, u64 value) asm("llvm.bpf.pseudo");
+#define NUMBER(token) bpf_pseudo(0, token)
+#define MAP(token) bpf_pseudo(1, token)
+#define VALUE(token) bpf_pseudo(2, token)
 
 /* What the kernel pushes on entry, in this order on x86-64 for as long as there is x86-64. */
 struct pt_regs {

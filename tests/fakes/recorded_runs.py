@@ -19,7 +19,7 @@ import numpy as np
 from controller.analysis.decode import DTYPE, sort
 from controller.analysis.model import CaseInput, Evidence, Expectation, Machine, Mechanism, ProbeStatus
 from controller.workloads.memtoy import output
-from probes.registry import BY_NAME
+from probes.registry import BY_NAME, ProbeSet, probes_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -78,6 +78,22 @@ def writable(whole: Evidence) -> Evidence:
     """With a copy of the events that a test may change."""
     assert whole.events is not None
     return replace(whole, events=whole.events.copy())
+
+
+def of_set(whole: Evidence, which: ProbeSet) -> Evidence:
+    """What a smaller set would have recorded of the same run; the recordings are of the set `steps`."""
+    assert whole.events is not None and whole.probes is not None
+    of = {probe.name: probe.id for probe in probes_of(which)}
+    events = whole.events[np.isin(whole.events["probe"], list(of.values()))]
+    attached = tuple(name for name in whole.probes.attached if name in of)
+    fired, received, lost = (
+        {name: count for name, count in counts.items() if name in of}
+        for counts in (whole.probes.fired, whole.probes.received, whole.probes.lost)
+    )
+    unavailable = {name: why for name, why in whole.probes.unavailable.items() if name in of}
+    recording = which is not ProbeSet.COUNTS
+    status = ProbeStatus(attached, unavailable, fired, received if recording else {}, lost, recording=recording)
+    return replace(whole, events=events if recording else None, probes=status)
 
 
 def without(whole: Evidence, *probes: str) -> Evidence:

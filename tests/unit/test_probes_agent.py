@@ -1,30 +1,26 @@
-"""What of the agent needs no kernel: requests and answers, tokens in bytecode, and reading /proc and tracefs."""
+"""What of the agent needs no kernel: requests and answers, tokens in bytecode, kept programs, reading /proc."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import mmap
+import os
+import socket
 import struct
+import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from probes import kernel
-from probes.agent import Agent
-from probes.attach import parse_format
-from probes.programs import Programs, Token, fill, key_of
+from probes import attach, compiler, kernel, plan, programs
+from probes.agent import Agent, serve
+from probes.drain import Drain
+from probes.programs import Programs, Token, fill
 from probes.records import Kind
-from probes.registry import Probe
+from probes.registry import Probe, ProbeSet
 from probes.selftest import TIMES, _judge
-
-FORMAT = """name: mm_migrate_on_fault
-ID: 512
-format:
-\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
-\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
-
-\tfield:unsigned long addr;\toffset:8;\tsize:8;\tsigned:0;
-\tfield:char comm[16];\toffset:16;\tsize:16;\tsigned:0;
-\tfield:int dst_nid;\toffset:36;\tsize:4;\tsigned:1;
-"""
 
 ZONEINFO = """Node 0, zone      DMA
   per-node stats
@@ -39,10 +35,6 @@ Node 1, zone    DMA32
         present  131072
   start_pfn:           196608
 """
-
-
-def test_tracepoint_fields() -> None:
-    assert parse_format(FORMAT) == {"common_type": 0, "common_pid": 4, "addr": 8, "comm": 16, "dst_nid": 36}
 
 
 def test_node_spans_leave_empty_zones_out() -> None:
@@ -65,17 +57,81 @@ def test_tokens_are_filled_in_only_where_64_bits_are_loaded() -> None:
         fill(code, {})
 
 
+PROGRAMS = Programs("k", "full", "s", {"f": 7}, {"g": "inlined"}, {"f_enter": b"\x18\x00\xff" * 8})
+
+
 def test_programs_survive_json() -> None:
-    programs = Programs("k", {"f_enter": b"\x18\x00\xff" * 8})
-    assert Programs.from_json(json.loads(json.dumps(programs.to_json()))) == programs
+    assert Programs.from_json(json.loads(json.dumps(PROGRAMS.to_json()))) == PROGRAMS
     with pytest.raises(ValueError, match="programs"):
-        Programs.from_json({"key": 1})
+        Programs.from_json({"kernel": 1})
 
 
-def test_the_key_depends_on_macros_and_source() -> None:
-    keys = {key_of({"A": 1}, "x"), key_of({"A": 2}, "x"), key_of({"A": 1}, "y"), key_of({"A": 1, "B": None}, "x")}
-    assert len(keys) == 4
-    assert key_of({"A": 1, "B": 2}, "") == key_of({"B": 2, "A": 1}, "")
+def test_sources_are_the_same_each_time() -> None:
+    assert programs.sources() == programs.sources()
+    assert len(programs.sources()) == 64
+
+
+def fake_kernel(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A kernel that lets everything be attached; what was planned, compiled and loaded, by number."""
+    did = {"plan": 0, "compile": 0, "load": 0}
+
+    def count(what: str, answer: Any) -> Any:
+        did[what] += 1
+        return answer
+
+    def create_map(kind: int, key: int, size: int, *_: Any) -> int:
+        fd = os.memfd_create("map")
+        os.truncate(fd, size or 2 * mmap.PAGESIZE)  # a ring buffer has no size of values
+        return fd
+
+    found = plan.Plan({"do_mbind": 5}, {"do_mbind.exit": "no"}, {"ID_do_mbind_enter": 10})
+    monkeypatch.setattr(kernel, "possible_cpus", lambda: 2)
+    monkeypatch.setattr(kernel, "identity", lambda: "k")
+    monkeypatch.setattr(kernel, "create_map", create_map)
+    monkeypatch.setattr(kernel, "load_program", lambda *_: count("load", os.memfd_create("program")))
+    monkeypatch.setattr(kernel, "attach_traced", lambda *_: os.memfd_create("link"))
+    monkeypatch.setattr(attach, "plan", lambda _: count("plan", found))
+    monkeypatch.setattr(compiler, "compile_programs", lambda *_: count("compile", {"do_mbind_enter": b""}))
+    return did
+
+
+def test_kept_programs_save_planning_and_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    did = fake_kernel(monkeypatch)
+    first = attach.attach(ProbeSet.FULL, 4)
+    kept = first.programs
+    assert kept is not None and first.compiled
+    assert did == {"plan": 1, "compile": 1, "load": 1}
+    second = attach.attach(ProbeSet.FULL, 4, kept)
+    assert did == {"plan": 1, "compile": 1, "load": 2}
+    assert not second.compiled
+    assert [p.name for p in second.probes] == ["do_mbind"] and second.unavailable == {"do_mbind.exit": "no"}
+    for other in (replace(kept, kernel="x"), replace(kept, which="steps"), replace(kept, sources="x")):
+        assert attach.attach(ProbeSet.FULL, 4, other).compiled
+    for one in (first, second):
+        one.close()
+
+
+def test_counters_alone_need_no_room_for_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kernel(monkeypatch)
+    counting = attach.attach(ProbeSet.COUNTS, 4096)
+    assert not counting.recording
+    assert counting.ring.geometry.size < 1 << 16
+    assert counting.counters() == {10: (0, 0)}
+    counting.close()
+
+
+def test_forgetting_starts_the_account_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kernel(monkeypatch)
+    attached = attach.attach(ProbeSet.COUNTS, 1)
+    monkeypatch.setattr(kernel, "missed_runs", lambda _: 3)
+    monkeypatch.setattr(attached.ring, "counters", lambda ids: dict.fromkeys(ids, (9, 0)))
+    drain = Drain(attached, None)
+    assert drain.report() == {"do_mbind": {"fired": 9, "lost": 0, "received": 9}}
+    assert drain.missed() == {"do_mbind": 3}
+    drain.forget()
+    assert drain.report() == {"do_mbind": {"fired": 0, "lost": 0, "received": 0}}
+    assert drain.missed() == {}
+    attached.close()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +145,12 @@ def test_the_key_depends_on_macros_and_source() -> None:
         (b'{"do": "flush"}', "nothing is attached"),
         (b'{"do": "attach", "set": "some"}', "'some' is not a valid ProbeSet"),
         (b'{"do": "attach", "ring_pages": 3}', "power of two"),
-        (b'{"do": "attach", "programs": {"key": "k"}}', "programs"),
+        (b'{"do": "attach", "programs": {"kernel": "k"}}', "programs"),
+        (b'{"do": "attach", "interval": 0}', "interval"),
+        (b'{"do": "attach", "interval": "soon"}', "soon"),
+        (b'{"do": "forget"}', "nothing is attached"),
+        (b'{"do": "become", "host": "x"}', "become needs 'realtime_ns'"),
+        (b'{"do": "become", "host": "x", "realtime_ns": 1, "entropy": "no hex"}', "hex"),
     ],
 )
 def test_bad_requests_are_answered(line: bytes, error: str) -> None:
@@ -102,6 +163,43 @@ def test_quit() -> None:
     agent = Agent(None)
     assert agent.answer(b'{"do": "quit"}') == {"ok": True}
     assert agent.done
+
+
+def test_sync_gives_the_token_back() -> None:
+    assert Agent(None).answer(b'{"do": "sync", "token": [1, "x"]}') == {"ok": True, "token": [1, "x"]}
+
+
+def test_becoming_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(socket, "sethostname", lambda name: did.append(("host", name)))
+    monkeypatch.setattr(time, "clock_settime_ns", lambda clock, ns: did.append(("time", clock, ns)))
+    monkeypatch.setattr(fcntl, "ioctl", lambda _, request, data=b"": did.append((request, data)))
+    monkeypatch.setattr(kernel, "node_spans", list)
+    answer = Agent(None).answer(b'{"do": "become", "host": "fork", "realtime_ns": 5, "entropy": "00ff0102"}')
+    assert answer["ok"] and answer["pid"] == os.getpid()
+    assert did == [
+        ("host", "fork"),
+        ("time", time.CLOCK_REALTIME, 5),
+        (0x40085203, struct.pack("ii", 32, 4) + b"\x00\xff\x01\x02"),
+        (0x5207, b""),
+    ]
+
+
+def served(*lines: bytes) -> list[dict[str, Any]]:
+    """What an agent answers to lines that come in one piece, until they end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"".join(lines))
+        ours.shutdown(socket.SHUT_WR)
+        serve(Agent(None), theirs.fileno(), theirs.fileno(), True)
+        theirs.close()
+        return [json.loads(line) for line in ours.makefile()]
+
+
+def test_what_a_predecessor_left_unfinished_does_not_spoil_what_follows() -> None:
+    half, synced = served(b'{"do": "hel', b"\n", b'{"do": "sync", "token": 7}\n', b'{"do": "fl')
+    assert not half["ok"] and "not a request" in half["error"]
+    assert synced == {"ok": True, "token": 7}
 
 
 EXACT = Probe(60, "f", Kind.ENTER, "")

@@ -61,11 +61,14 @@ def blob() -> Blob:
     pointer = made.add(PTR, "", folio)
     made.function("moves", u64, ("src", pointer), ("where", made.add(TYPEDEF, "entry_t", entry)), ("node", word))
     made.function("nothing", 0)
+    handler = made.add(FUNC_PROTO, "", 0, struct.pack("<IIIIII", 0, pointer, 0, u64, 0, u64), 3)
+    made.add(TYPEDEF, "btf_trace_seen", made.add(PTR, "", handler))
+    made.function("__traceiter_seen", u64, ("__data", pointer), ("addr", u64), ("node", u64))
     return made
 
 
 def btf(made: Blob) -> Btf:
-    return Btf(made.build(), ["folio", "pageflags", "moves", "nothing", "absent"])
+    return Btf(made.build(), ["folio", "pageflags", "moves", "nothing", "absent", "btf_trace_seen", "__traceiter_seen"])
 
 
 def test_offsets_reach_into_anonymous_members(blob: Blob) -> None:
@@ -86,6 +89,15 @@ def test_a_function_that_returns_nothing(blob: Blob) -> None:
     function = btf(blob).function("nothing")
     assert not function.returns
     assert function.slot_count == 0
+
+
+def test_a_tracepoint_has_its_typedefs_id_and_its_callers_names(blob: Blob) -> None:
+    found = btf(blob).tracepoint("seen")
+    assert blob.types[found.type_id - 1][4:8] == struct.pack("<I", TYPEDEF << 24)
+    assert found.slots == {"addr": 0, "node": 1}
+    assert (found.slot_count, found.returns) == (2, False)
+    with pytest.raises(BtfError, match="no such tracepoint"):
+        btf(blob).tracepoint("unseen")
 
 
 def test_enumerators(blob: Blob) -> None:
