@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,19 @@ class Agent:
         self._stream = stream
         self._check = check
         self._buffer = b""
+
+    def sync(self, deadline: Deadline) -> None:
+        """Find the beginning of the conversation, whatever another controller has left in the port."""
+        token = secrets.token_hex(8)
+        # A line of its own first: it ends whatever stands there half.
+        self._stream.sendall(b"\n" + json.dumps({"do": "sync", "token": token}).encode() + b"\n")
+        while True:
+            try:
+                answer = json.loads(self._line("sync", deadline))
+            except ValueError:
+                continue
+            if isinstance(answer, dict) and answer.get("token") == token:
+                return
 
     def ask(self, request: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
         """One request and its answer.

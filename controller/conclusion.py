@@ -14,7 +14,8 @@ from controller import evidence, machine, session
 from controller.analysis.model import CaseInput, Clock, Evidence, Machine, ProbeStatus
 from controller.evidence import RunFolder
 from controller.experiment import ProbeSet
-from controller.session import Plan, Recording
+from controller.plan import Plan
+from controller.session import Recording
 from controller.workloads.memtoy import output
 from provision.host.cache import Cache
 from provision.host.errors import GuestLost, UserError
@@ -34,16 +35,20 @@ class Conclusion:
     lost: GuestLost | None = None
 
 
-def run(plan: Plan, cache: Cache, progress: Progress) -> Conclusion:
-    """Carry out a plan.
+def run(plan: Plan, cache: Cache, progress: Progress, root: Path | None = None) -> Conclusion:
+    """Carry out a plan; the run folder goes to `root`, evidence.default_root() when it is not given.
 
     A lost guest is part of the conclusion and not raised. UserError and InfraError are raised; once there is a run
     folder, its manifest says so too.
     """
-    parts = machine.ensure(cache, plan.kernel, progress)
-    folder = RunFolder(evidence.default_root(), plan.experiment.name)
+    with machine.ensured(cache, plan.kernel, progress) as parts:
+        return _run(plan, parts, cache, progress, root or evidence.default_root())
+
+
+def _run(plan: Plan, parts: machine.Parts, cache: Cache, progress: Progress, root: Path) -> Conclusion:
+    folder = RunFolder(root, plan.experiment.name)
     facts = {"id": parts.kernel.id, "release": parts.kernel.release, "build_id": parts.kernel.build_id}
-    recording = Recording(folder, plan.experiment, plan.topology, facts, plan.options.probes)
+    recording = Recording(folder, plan.experiment, plan.topology, facts, plan.probes)
     folder.record(
         experiment=plan.experiment.name,
         kernel=dict(parts.kernel.facts),
@@ -92,7 +97,7 @@ def gather(recording: Recording, events: Events | None) -> Evidence:
             received={name: count.received for name, count in recording.counts.items()},
             lost={name: count.lost for name, count in recording.counts.items()},
             missed={name: count.missed for name, count in recording.counts.items()},
-            recording=recording.probe_set is ProbeSet.FULL,
+            recording=recording.probe_set.records,
         )
     return Evidence(
         run=recording.folder.id,
@@ -121,7 +126,7 @@ def _conclude(recording: Recording, lost: str, progress: Progress) -> tuple[dict
     progress.step("analysing the evidence")
     folder = recording.folder
     raw = folder.events_raw
-    recorded = recording.probe_set is ProbeSet.FULL
+    recorded = recording.probe_set.records
     events = decode.load(raw) if recorded else None
     found = verdict.findings(gather(recording, events))
     result = verdict.verdict_json(found, lost=lost)
@@ -129,6 +134,7 @@ def _conclude(recording: Recording, lost: str, progress: Progress) -> tuple[dict
     if events is not None:
         decode.write_parquet(events, found.evidence.machine, folder.path / "events.parquet")
     raw.unlink(missing_ok=True)
+    folder.lines_raw.unlink(missing_ok=True)  # under workload/ by now
     story = trace.render(found)
     folder.write("trace.txt", story)
     summary = text.summary(found, folder.path, lost=lost)

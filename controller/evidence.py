@@ -4,6 +4,7 @@ runs/<UTC time>-<experiment>-<short id>/
     manifest.json    everything needed to repeat the run; rewritten whole at each stage
     verdict.json     the result; also for a run that was lost or interrupted
     events.raw       64-byte records as QEMU wrote them; gone once events.parquet holds them
+    lines.raw        what memtoy said, as QEMU wrote it (instruction clock); gone once workload/ holds it
     console.log      from the first byte
     workload/        per case the script and memtoy's answers, a line at a time
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -41,25 +43,42 @@ def write_atomically(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+def _new_id(name: str) -> str:
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{name}-{secrets.token_hex(3)}"
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as wrong:
+        raise InfraError(
+            f"the run folder cannot be made: {wrong.strerror}",
+            where=str(path),
+            hint="free some space or set MOF_RUNS to a folder that you may write to",
+        ) from wrong
+
+
+def group_folder(root: Path, name: str) -> Path:
+    """Make a folder for the folders of several runs that belong together. InfraError when that can't be done."""
+    path = (root / _new_id(name)).absolute()
+    with _making(path):
+        path.mkdir(parents=True)
+    return path
+
+
 class RunFolder:
     """One run's evidence on disk."""
 
     def __init__(self, root: Path, experiment: str) -> None:
         """Make the folder; InfraError when that can't be done."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        self.id = f"{stamp}-{experiment}-{secrets.token_hex(3)}"
+        self.id = _new_id(experiment)
         self.path = (root / self.id).absolute()
         self.workload = self.path / "workload"
         self._manifest: dict[str, Any] = {"schema": 1, "run": self.id, "started": now(), "state": "running"}
-        try:
+        with _making(self.path):
             self.workload.mkdir(parents=True)
             self._save()
-        except OSError as wrong:
-            raise InfraError(
-                f"the run folder cannot be made: {wrong.strerror}",
-                where=str(self.path),
-                hint="free some space or set MOF_RUNS to a folder that you may write to",
-            ) from wrong
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -87,3 +106,7 @@ class RunFolder:
     @property
     def events_raw(self) -> Path:
         return self.path / "events.raw"
+
+    @property
+    def lines_raw(self) -> Path:
+        return self.path / "lines.raw"

@@ -5,6 +5,7 @@ An experiment file::
     name = "two-ways"             # default: the file's stem
     kernel = "6.12-mof"           # default; --kernel wins
     topology = "4node"            # default; --topology wins
+    probes = "steps"              # default by the size of the scripts; --probes wins
     [[case]]
     name = "lazy"
     script = "lazy.memtoy"        # beside the experiment file
@@ -29,11 +30,17 @@ DEFAULT_TOPOLOGY = "4node"
 
 
 class ProbeSet(StrEnum):
-    """What is attached: every probe with records, counters only, or nothing."""
+    """What is attached: probes on every step, those that tell what became of each page, counters only, or nothing."""
 
+    STEPS = "steps"
     FULL = "full"
     COUNTS = "counts"
     NONE = "none"
+
+    @property
+    def records(self) -> bool:
+        """Whether each event leaves a record, and not only a count."""
+        return self in (ProbeSet.STEPS, ProbeSet.FULL)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Experiment:
     kernel: str
     topology: str
     cases: tuple[Case, ...]
+    probes: ProbeSet | None = None
 
 
 def names() -> list[str]:
@@ -122,6 +130,7 @@ def _from_toml(path: Path) -> Experiment:
         name: str = Field(default=_safe(path.stem), pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
         kernel: str = DEFAULT_KERNEL
         topology: str = DEFAULT_TOPOLOGY
+        probes: ProbeSet | None = None
         case: list[CaseText] = Field(min_length=1)
 
     try:
@@ -145,4 +154,4 @@ def _from_toml(path: Path) -> Experiment:
     )
     if len({c.name for c in cases}) < len(cases):
         raise UserError("two cases have the same name", where=str(path), hint="give each its own")
-    return Experiment(read.name, read.kernel, read.topology, cases)
+    return Experiment(read.name, read.kernel, read.topology, cases, read.probes)

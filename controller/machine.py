@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,17 @@ def agent_files() -> dict[str, Path]:
     """The probes room as the guest gets it: path in the guest to file here."""
     files = [*PROBES.glob("*.py"), *PROBES.glob("bpf/*.[ch]")]
     return {f"{IN_GUEST}/{f.relative_to(PROBES)}": f for f in sorted(files)}
+
+
+@contextmanager
+def ensured(cache: Cache, kernel: identity.KernelId, progress: Progress) -> Iterator[Parts]:
+    """Both, kept from being evicted for as long as the block lasts."""
+    parts = ensure(cache, kernel, progress)
+    with ExitStack() as stack:
+        for folder in (parts.kernel.path, parts.image.root.parent):
+            if (found := cache.read(folder)) is not None:
+                stack.enter_context(cache.using(found))
+        yield parts
 
 
 def ensure(cache: Cache, kernel: identity.KernelId, progress: Progress) -> Parts:

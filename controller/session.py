@@ -1,4 +1,4 @@
-"""One run: guest, shell, probes and workload, composed on an ExitStack, and what comes out of it.
+"""One run: a guest that is ready, its workload, and what comes out of it.
 
 Bad input is found before anything is built or started; building comes before the run folder, and the folder before
 the guest. Evidence reaches the folder as it arises, so a run that is cut off has what it came to.
@@ -6,9 +6,9 @@ the guest. Evidence reaches the folder as it arises, so a run that is cut off ha
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,51 +16,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller import machine
-from controller.agent import Agent, Counts
+from controller import arming, machine
+from controller.agent import Counts
+from controller.arming import Standing
 from controller.evidence import RunFolder
 from controller.experiment import Case, Experiment, ProbeSet
+from controller.plan import Plan
 from controller.shell import Shell
-from controller.workloads.memtoy import script as memtoy_script
-from guest_kernel import build, identity
-from provision.guest import nodes
-from provision.guest.guest import Guest, GuestSpec, launched
-from provision.guest.network import Net
-from provision.hardware import topology as topologies
+from provision.guest import snapshot
+from provision.guest.guest import Guest
+from provision.hardware.qemu import LINES_PORT, Clock
 from provision.hardware.topology import Topology
-from provision.host.cache import Cache, digest_file
+from provision.host.cache import Cache
 from provision.host.deadline import Deadline
-from provision.host.errors import InfraError, UserError
 from provision.host.progress import Progress
 
-CONNECT_SECONDS = 60.0
-ATTACH_SECONDS = 120.0
 FLUSH_SECONDS = 120.0
 COMMAND_SECONDS = 30.0
-RING_PAGES = 4096
-"""16 MB: room for 233,016 records between two looks, ten times what a lazy migration of 16,384 pages makes in one."""
-
-AGENT_COMMAND = (
-    "PYTHONPATH=/usr/lib/mof setsid python3 -m probes.agent"
-    " --control /dev/virtio-ports/mof.control --records /dev/virtio-ports/mof.records"
-    " </dev/null >/run/mof-agent.log 2>&1 &"
-)
-
-SETTINGS = {"kernel/numa_balancing": "0", "vm/migrate_on_fault": "1"}
-"""Set in every run: NUMA balancing moves pages too, and the switch's default is not a promise."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a person may choose for a run. `timeout` bounds each case's workload, in seconds."""
-
-    kernel: str | None = None
-    topology: str | None = None
-    probes: ProbeSet = ProbeSet.FULL
-    net: Net = Net.USER
-    ssh_port: int = 0
-    timeout: float = 300.0
-    ring_pages: int = RING_PAGES
+SETTLE_MS = 1000
+"""On the instruction clock memtoy lets the guest come to rest before each command that is timed, and begins it half way
+between two seconds: the kernel's page allocator and statistics have a second's period. An idle guest's second costs the
+host a twentieth of one."""
+SUSPENDED_SECONDS = 1.0
 
 
 @dataclass
@@ -92,34 +69,6 @@ class Recording:
     undecided: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A checked experiment: nothing in it is the person's mistake any more."""
-
-    experiment: Experiment
-    kernel: identity.KernelId
-    topology: Topology
-    options: Options
-
-
-def plan(experiment: Experiment, options: Options) -> Plan:
-    """Check everything that can be checked without building or starting. UserError or InfraError says what is wrong."""
-    if options.ring_pages & (options.ring_pages - 1):
-        raise UserError(
-            f"{options.ring_pages} is not a power of two", where="--ring-pages", hint="a ring has 1, 2, 4, ... pages"
-        )
-    kernel = identity.parse(options.kernel or experiment.kernel)
-    topology = topologies.load(options.topology or experiment.topology)
-    facts = memtoy_script.TopologyFacts(
-        nodes={n.id: n.memory_mb * 2**20 for n in topology.nodes},
-        cpus=frozenset(cpu for n in topology.nodes for cpu in n.cpus),
-    )
-    for case in experiment.cases:
-        memtoy_script.check(memtoy_script.parse(case.script, str(case.path)), facts)
-    topologies.check_host(topology)
-    return Plan(experiment, kernel, topology, options)
-
-
 @contextmanager
 def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     began = time.monotonic()
@@ -130,112 +79,120 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
 
 
 def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording, progress: Progress) -> None:
-    """Start the guest, run every case in it, and fill `recording`.
+    """Have a guest that is ready, run every case in it, and fill `recording`.
 
     GuestLost when the guest is lost; what was recorded until then stays.
     """
     folder = recording.folder
     timings: dict[str, float] = {}
-    spec = GuestSpec(
-        kernel=parts.kernel.bzimage,
-        image=parts.image,
-        topology=plan.topology,
-        work=folder.path,
-        net=plan.options.net,
-        port=plan.options.ssh_port,
-        name=f"mof-{folder.id[-6:]}",
-    )
+    # While QEMU starts and the guest works, this process has nothing to do.
+    threading.Thread(target=preload, name="imports", daemon=True).start()
     with ExitStack() as stack:
         try:
-            progress.step(f"booting {parts.kernel.release} on {plan.topology.name}")
-            with _timed(timings, "start_to_first_command"):
-                with _timed(timings, "start_to_ready"):
-                    guest = stack.enter_context(launched(spec, cache, progress))
-                recording.machine = {
-                    "accelerator": guest.accelerator.value,
-                    "qemu": guest.qemu_version,
-                    "topology": plan.topology.name,
-                    "clock": "wall",
-                }
-                folder.record(qemu_command=list(guest.argv), **recording.machine)
-                shell = stack.enter_context(Shell(guest, parts.image, Deadline.after(CONNECT_SECONDS)))
-                _settle(shell)
-            recording.undecided += nodes.check(plan.topology, nodes.shown(shell))
-            agent = None
-            if plan.options.probes is not ProbeSet.NONE:
-                progress.step("attaching the probes")
-                with _timed(timings, "probes_attached"):
-                    agent = stack.enter_context(_agent(guest, shell, plan, parts.kernel, cache, recording))
+            standing = _stand(stack, plan, parts, cache, recording, progress, timings)
+            timings |= standing.timings
+            _note_machine(standing, plan, recording)
+            suspended = _suspended()
             for case in plan.experiment.cases:
                 progress.step(f"{case.name}: {case.title}")
+                if (slept := _suspended() - suspended) > SUSPENDED_SECONDS:
+                    suspended += slept
+                    _wake(standing.shell, slept, recording)
                 with _timed(timings, f"case {case.name}"):
-                    _run_case(case, shell, agent, plan.options, recording)
+                    _run_case(case, standing, plan, recording)
+            if (slept := _suspended() - suspended) > SUSPENDED_SECONDS:
+                _wake(standing.shell, slept, recording)
+            guest = standing.guest
             guest.check()
             recording.warnings += [f"the guest's kernel warns: {text}" for text in guest.console.warnings]
+            folder.record(first_command_at=standing.shell.first_answer_ns)
         finally:
             folder.record(timings=timings)
 
 
-def _settle(shell: Shell) -> None:
-    """Put the switches where every run has them; those that this kernel lacks are left out."""
-    commands = [
-        f"if [ -e /proc/sys/{name} ]; then echo {value} > /proc/sys/{name}; fi" for name, value in SETTINGS.items()
-    ]
-    shell.run(" && ".join(commands), Deadline.after(COMMAND_SECONDS)).expect()
+def preload() -> None:
+    """Import what a run needs later: together it takes most of a second."""
+    from controller import shell
+
+    shell.preload()
+    import pyarrow.parquet  # noqa: F401
+
+    import controller.analysis.verdict
+    import controller.report.html  # noqa: F401
 
 
-def _kept_programs(cache: Cache, kernel: build.Kernel, probes: ProbeSet) -> tuple[str, dict[str, Any]]:
-    """Under what the compiled probes are kept: they fit one kernel, one set, and one state of the sources."""
-    sources = {path: digest_file(file) for path, file in machine.agent_files().items()}
-    return f"{kernel.id}-{probes.value}", {"kernel": kernel.build_id, "set": probes.value, "sources": sources}
+def _stand(
+    stack: ExitStack,
+    plan: Plan,
+    parts: machine.Parts,
+    cache: Cache,
+    recording: Recording,
+    progress: Progress,
+    timings: dict[str, float],
+) -> Standing:
+    """A fork of a template where that can be, else a guest that boots; the manifest says which, and why."""
+    folder = recording.folder
+    name = f"mof-{folder.id[-6:]}"
+    why = "asked for"
+    accel = arming.choose(plan, parts.kernel, cache, progress)
+    if not plan.options.boot:
+        with _timed(timings, "template"):
+            artifact, why = arming.template(plan, parts, accel, cache, folder.path, progress)
+        if artifact is not None:
+            try:
+                forked = arming.forked(plan, parts, accel, cache, artifact, folder.path, name, progress)
+                standing = stack.enter_context(forked)
+                folder.record(template=standing.template)
+                return standing
+            except snapshot.Unusable as wrong:
+                arming.discard(cache, artifact)
+                why = str(wrong)
+        recording.warnings.append(f"booted instead of forking a template: {why}")
+        progress.note(f"booting: {why}")
+    folder.record(template=None, booted=why)
+    return stack.enter_context(arming.booted(plan, parts, accel, cache, folder.path, name, progress))
 
 
-@contextmanager
-def _agent(
-    guest: Guest, shell: Shell, plan: Plan, kernel: build.Kernel, cache: Cache, recording: Recording
-) -> Iterator[Agent]:
-    """A started agent with its probes attached. Compiling them takes seconds: the result is kept for the next run."""
-    options = plan.options
-    shell.run(AGENT_COMMAND, Deadline.after(COMMAND_SECONDS)).expect()
-    name, inputs = _kept_programs(cache, kernel, options.probes)
-    kept = cache.find("programs", name, inputs)
-    request = {"do": "attach", "set": options.probes.value, "ring_pages": options.ring_pages}
-    if kept is not None:
-        request["programs"] = json.loads((kept.path / "programs.json").read_text())
-    with guest.control_socket() as stream:
-        agent = Agent(stream, guest.check)
-        try:
-            recording.hello = agent.ask({"do": "hello"}, Deadline.after(ATTACH_SECONDS))
-            answer = agent.ask(request, Deadline.after(ATTACH_SECONDS))
-            if kept is None:
-                programs = {
-                    k: v for k, v in agent.ask({"do": "programs"}, Deadline.after(ATTACH_SECONDS)).items() if k != "ok"
-                }
+def _note_machine(standing: Standing, plan: Plan, recording: Recording) -> None:
+    armed, folder = standing.armed, recording.folder
+    recording.machine = {
+        "accelerator": armed.accelerator,
+        "qemu": armed.qemu,
+        "topology": plan.topology.name,
+        "clock": plan.options.clock.value,
+    }
+    recording.hello = armed.hello
+    recording.attached = list(armed.attached)
+    recording.unavailable = dict(armed.unavailable)
+    recording.undecided += armed.undecided
+    folder.record(
+        qemu_command=list(standing.guest.argv),
+        probes={"set": plan.probes.value, "how": dict(armed.how), "unavailable": recording.unavailable},
+        guest=dict(armed.hello),
+        **recording.machine,
+    )
 
-                def keep(draft: Path) -> Mapping[str, Any]:
-                    (draft / "programs.json").write_text(json.dumps(programs))
-                    return {}
 
-                cache.make("programs", name, inputs, keep)
-        except InfraError as wrong:
-            log = shell.run("tail -n 20 /run/mof-agent.log", Deadline.after(COMMAND_SECONDS)).out
-            raise InfraError(wrong.message, where=wrong.where, detail=wrong.detail + log) from wrong
-        recording.attached = list(answer["attached"])
-        recording.unavailable = dict(answer["unavailable"])
-        recording.folder.record(
-            probes={"set": options.probes.value, "how": answer.get("how", {}), "unavailable": recording.unavailable},
-            guest={name: value for name, value in recording.hello.items() if name != "ok"},
-        )
-        yield agent
+def _suspended() -> float:
+    """Seconds that this host has slept since it booted (clock_gettime(2): CLOCK_BOOTTIME counts them)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def _wake(shell: Shell, seconds: float, recording: Recording) -> None:
+    """After the host's sleep: guest and measurements have slept too, but its calendar is behind."""
+    shell.run(f"date -s @{time.time():.3f} >/dev/null", Deadline.patient(COMMAND_SECONDS))
+    recording.warnings.append(f"the host was suspended for {seconds:.0f} s during this run; the guest slept with it")
 
 
 def _vmstat(shell: Shell) -> dict[str, int]:
     """/proc/vmstat with the per-CPU parts folded in (Documentation/admin-guide/sysctl/vm.rst, stat_refresh)."""
-    text = shell.run("echo 1 > /proc/sys/vm/stat_refresh; cat /proc/vmstat", Deadline.after(COMMAND_SECONDS)).expect()
+    command = "echo 1 > /proc/sys/vm/stat_refresh; cat /proc/vmstat"
+    text = shell.run(command, Deadline.patient(COMMAND_SECONDS)).expect()
     return {name: int(value) for name, _, value in (line.partition(" ") for line in text.out.splitlines())}
 
 
-def _run_case(case: Case, shell: Shell, agent: Agent | None, options: Options, recording: Recording) -> None:
+def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) -> None:
+    shell, agent = standing.shell, standing.agent
     done = CaseRecord(case)
     recording.cases.append(done)
     folder = recording.folder
@@ -249,14 +206,51 @@ def _run_case(case: Case, shell: Shell, agent: Agent | None, options: Options, r
             stream.write(text + "\n")
             done.lines.append(text)
 
-        result = shell.run(f"memtoy -j {shlex.quote(remote)}", Deadline.after(options.timeout), line=line)
+        deadline = Deadline.patient(plan.options.timeout)
+        if plan.options.clock is Clock.INSN:
+            command, follow = _undisturbed(remote, plan.topology), _Followed(standing.guest)
+            try:
+                result = shell.run(command, deadline)
+            finally:
+                for text in follow.lines():
+                    line(text)
+        else:
+            result = shell.run(f"memtoy -j {shlex.quote(remote)}", deadline, line=line)
     done.status = result.status
     if result.err.strip():
         (folder.workload / f"{case.name}.err").write_text(result.err)
     if agent is not None:
-        recording.counts = agent.flush(Deadline.after(FLUSH_SECONDS))
+        recording.counts = agent.flush(Deadline.patient(FLUSH_SECONDS))
     after = _vmstat(shell)
     done.counters = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+
+
+def _undisturbed(script: str, topology: Topology) -> str:
+    """memtoy's command line where every instruction counts.
+
+    All CPUs share the clock: what others do meanwhile is counted as the workload's. So it says what it has to say into a
+    port, from which nothing comes back, and not over SSH; it waits before each command until what the last one left to be
+    done is done; and it starts on one CPU, the last, whatever the scheduler would have chosen (`cpus` moves it).
+    """
+    last = max(cpu for node in topology.nodes for cpu in node.cpus)
+    return f"taskset -c {last} memtoy -j -s {SETTLE_MS} {shlex.quote(script)} >/dev/virtio-ports/{LINES_PORT}"
+
+
+class _Followed:
+    """What arrives in the file behind the port of lines, from now on."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._path = guest.lines
+        self._from = self._size()
+
+    def _size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def lines(self) -> list[str]:
+        """The whole lines that have come."""
+        with self._path.open("rb") as stream:
+            stream.seek(self._from)
+            return [text.decode(errors="replace") for text in stream.read().split(b"\n")[:-1]]
 
 
 def facts_of_host() -> dict[str, str]:

@@ -16,25 +16,32 @@ def cost(case: CaseInput, mechanism: Mechanism, moved: int, own: Moves, clock: C
     direct: the mbind calls that move. lazy: the mbind calls that unmap, and the touches (or locating by get_mempolicy)
     within which pages moved, or, without events, the first after each such mbind. manual: the migrate_pages(2) calls, over
     all pages of the process that moved, since that is what the call moves. Only calls that succeeded count.
+
+    On the instruction clock what counts is how long the thread ran, one nanosecond an instruction: while it waits (for
+    an RCU grace period, say) guest time passes without an instruction of its own.
     """
     unit = UNITS[clock]
     total, parts = 0, []
     waiting = False
     for done in case.results:
-        took = done.end_ns - done.start_ns
         result = done.result
+        took = done.end_ns - done.start_ns
+        if isinstance(result, MigrateResult | MbindResult | TouchResult):
+            took = result.ns
+        if clock is Clock.INSN and done.cpu_ns:
+            took = done.cpu_ns
         if mechanism is Mechanism.MANUAL and isinstance(result, MigrateResult) and done.ok:
-            total += result.ns
+            total += took
             parts.append("migrate_pages")
         elif mechanism is Mechanism.DIRECT and isinstance(result, MbindResult) and moving(done) and not lazy(done):
-            total += result.ns
+            total += took
             parts.append("mbind")
         elif mechanism is Mechanism.LAZY and isinstance(result, MbindResult) and lazy(done):
-            total += result.ns
+            total += took
             parts.append("mbind")
             waiting = True
         elif mechanism is Mechanism.LAZY and faulting(done) and (_within(done, own) if len(own) else waiting):
-            total += result.ns if isinstance(result, TouchResult) else took
+            total += took
             parts.append("touch" if isinstance(result, TouchResult) else "get_mempolicy")
             waiting = False
     pages = (own.count(Mechanism.MANUAL) or moved) if mechanism is Mechanism.MANUAL else moved

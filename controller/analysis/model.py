@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from provision.hardware.qemu import Clock as Clock
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -47,13 +49,6 @@ class Outcome(StrEnum):
     FAIL = "fail"
     UNDECIDED = "undecided"
     LOST = "lost"
-
-
-class Clock(StrEnum):
-    """What guest time is: the host's clock, or instructions (`-icount shift=0`: one nanosecond each)."""
-
-    WALL = "wall"
-    INSN = "insn"
 
 
 @dataclass(frozen=True)

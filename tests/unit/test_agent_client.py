@@ -24,6 +24,8 @@ def agent_with() -> Iterator[Callable[[Reply], Agent]]:
     def serve(reply: Reply) -> None:
         with theirs, theirs.makefile("rb") as lines:
             for line in lines:
+                if not line.strip():
+                    continue
                 answer = reply(json.loads(line))
                 if answer is None:
                     return
@@ -75,3 +77,13 @@ def test_a_guest_that_panics_meanwhile_is_told_as_that() -> None:
 
     with ours, theirs, pytest.raises(GuestLost, match="panic"):
         Agent(ours, check).ask({"do": "flush"}, Deadline.after(5))
+
+
+def test_a_new_controller_passes_over_what_another_left(agent_with: Callable[[Reply], Agent]) -> None:
+    def reply(request: dict[str, Any]) -> bytes:
+        stale = b'lf an answer"}\n{"ok": true, "token": "of another"}\n'
+        return stale + json.dumps({"ok": True, "token": request["token"]}).encode() + b"\n"
+
+    agent = agent_with(reply)
+    agent.sync(Deadline.after(5))
+    assert agent._buffer == b""

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from controller import experiment, session
-from controller.session import Options
+from controller import experiment
+from controller import plan as plans
+from controller.experiment import ProbeSet
+from controller.plan import Options, Plan
+from provision.hardware.qemu import Clock
 from provision.host.errors import InfraError, UserError
 
 
-def planned(tmp_path: Path, script: str, **options: str) -> session.Plan:
+def planned(tmp_path: Path, script: str, **options: object) -> Plan:
     path = tmp_path / "a.memtoy"
     path.write_text(script)
-    return session.plan(experiment.load(str(path)), Options(**options))  # type: ignore[arg-type]
+    return plans.plan(experiment.load(str(path)), Options(**options))  # type: ignore[arg-type]
 
 
 def test_a_good_script_is_planned_for_the_default_machine(tmp_path: Path) -> None:
@@ -53,3 +56,29 @@ def test_a_topology_that_cannot_be_is_named(tmp_path: Path, text: str, why: str)
     with pytest.raises((UserError, InfraError)) as caught:
         planned(tmp_path, "anon foo 8p\n", topology=str(path))
     assert why in str(caught.value)
+
+
+def test_small_scripts_are_recorded_step_by_step_and_large_ones_are_not(tmp_path: Path) -> None:
+    assert planned(tmp_path, "anon foo 4096p\nmap foo\n").probes is ProbeSet.STEPS
+    assert planned(tmp_path, "anon foo 4097p\nmap foo\n").probes is ProbeSet.FULL
+    assert planned(tmp_path, "anon foo 8p\nfile /etc/passwd\n").probes is ProbeSet.FULL
+
+
+def test_what_the_experiment_or_the_person_says_about_probes_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.memtoy").write_text("anon foo 8p\nmap foo\n")
+    path = tmp_path / "e.toml"
+    path.write_text('probes = "counts"\n[[case]]\nname = "a"\nscript = "a.memtoy"\n')
+    read = experiment.load(str(path))
+    assert plans.plan(read, Options()).probes is ProbeSet.COUNTS
+    assert plans.plan(read, Options(probes=ProbeSet.NONE)).probes is ProbeSet.NONE
+
+
+def test_the_memory_of_a_plan_is_that_of_its_largest_case(tmp_path: Path) -> None:
+    assert planned(tmp_path, "anon foo 8p\nanon bar 1m\n").memory == 8 * 4096 + (1 << 20)
+    assert planned(tmp_path, "anon foo 8p\nfile /etc/passwd\n").memory is None
+
+
+def test_instructions_under_kvm_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOF_ACCEL", "kvm")
+    with pytest.raises(UserError, match="KVM cannot count instructions"):
+        planned(tmp_path, "anon foo 8p\n", clock=Clock.INSN)

@@ -59,6 +59,7 @@ struct outcome {
 	enum status status;
 	int err;		/* errno of the system call that failed, or 0 */
 	uint64_t start_ns, end_ns;
+	uint64_t cpu_ns;	/* of the thread, between both; 0 for a command that is not timed */
 	struct text error;
 	struct text human;
 	struct text result;	/* the members of the JSON object, without braces */

@@ -12,6 +12,7 @@
 #include "common.h"
 
 bool json_output, verbose;
+static unsigned int settle_ms;
 const char *script_name = "<stdin>";
 
 uint64_t now_ns(void)
@@ -22,8 +23,38 @@ uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
 }
 
+/* What the calling thread has run for: on a clock that counts instructions, how many of them were its own. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
+}
+
+/*
+ * Whatever the last command has left to be done (freeing after a grace period, say) is not this one's. The kernel's
+ * periodic work comes at round times (ticks; vmstat's every second): beginning half way between two multiples of the
+ * period, each command meets it at the same distance.
+ */
+static void settle(void)
+{
+	uint64_t period = settle_ms * 1000000ULL, half = period / 2, at;
+	struct timespec until;
+
+	if (!settle_ms)
+		return;
+	at = (now_ns() + period - 1) / period * period + half;
+	until.tv_sec = (time_t)(at / 1000000000ULL);
+	until.tv_nsec = (long)(at % 1000000000ULL);
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+		;
+}
+
 void timed_begin(struct outcome *o)
 {
+	settle();
+	o->cpu_ns = cpu_ns();
 	o->start_ns = now_ns();
 }
 
@@ -33,6 +64,7 @@ void timed_end(struct outcome *o)
 	int err = errno;
 
 	o->end_ns = now_ns();
+	o->cpu_ns = cpu_ns() - o->cpu_ns;
 	errno = err;
 }
 
@@ -110,9 +142,10 @@ static void usage(bool commands)
 
 	text_add(&t,
 		 "memtoy " VERSION ": defines, places, touches, moves and locates memory, by script.\n\n"
-		 "  memtoy [-v] [-j] [SCRIPT]   run a script, or standard input\n"
+		 "  memtoy [-v] [-j] [-s MS] [SCRIPT]   run a script, or standard input\n"
 		 "  -v  show each command before its result      -V  the version\n"
-		 "  -j  one JSON object a line for each command  -h, -x  this help\n\n");
+		 "  -j  one JSON object a line for each command  -h, -x  this help\n"
+		 "  -s  before each command that is timed, sleep half of so many milliseconds at least\n\n");
 	if (commands)
 		print_help(&t);
 	write_out(t.at, t.used);
@@ -142,19 +175,34 @@ static int run_script(FILE *script, bool interactive)
 	return worst == DONE || worst == QUIT ? 0 : worst == WRONG ? 2 : 1;
 }
 
+static bool parse_settle(const char *text)
+{
+	char *end;
+	unsigned long ms = strtoul(text, &end, 10);
+
+	settle_ms = (unsigned int)ms;
+	return *text >= '0' && *text <= '9' && !*end && ms <= 60000;
+}
+
 int main(int argc, char **argv)
 {
 	FILE *script = stdin;
 	int option, status;
 
-	while ((option = getopt(argc, argv, "vVhxj")) != -1) {
+	while ((option = getopt(argc, argv, "vVhxjs:")) != -1) {
 		switch (option) {
 		case 'v': verbose = true; break;
 		case 'j': json_output = true; break;
+		case 's':
+			if (!parse_settle(optarg)) {
+				complain(0, "-s wants milliseconds, 0 to 60000");
+				return 2;
+			}
+			break;
 		case 'V': write_out("memtoy " VERSION "\n", strlen("memtoy " VERSION "\n")); return 0;
 		case 'h':
 		case 'x': usage(true); return 0;
-		default: complain(0, "usage: memtoy [-v] [-V] [-j] [-h|-x] [SCRIPT]"); return 2;
+		default: complain(0, "usage: memtoy [-v] [-V] [-j] [-s MS] [-h|-x] [SCRIPT]"); return 2;
 		}
 	}
 	if (argc - optind > 1) {

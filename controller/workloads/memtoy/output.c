@@ -104,7 +104,7 @@ void outcome_reset(struct outcome *o)
 {
 	o->status = DONE;
 	o->err = 0;
-	o->start_ns = o->end_ns = 0;
+	o->start_ns = o->end_ns = o->cpu_ns = 0;
 	text_reset(&o->error);
 	text_reset(&o->human);
 	text_reset(&o->result);
@@ -248,8 +248,9 @@ static void emit_json(const struct command *c, const char *verb, const struct ou
 	text_add_quoted(t, o->error.at);
 	text_add(t, ", \"pid\": %d, \"child\": ", (int)getpid());
 	text_add_quoted(t, child_path);
-	text_add(t, ", \"start_ns\": %llu, \"end_ns\": %llu, \"result\": {%s}}\n", (unsigned long long)o->start_ns,
-		 (unsigned long long)o->end_ns, o->result.at);
+	text_add(t, ", \"start_ns\": %llu, \"end_ns\": %llu, \"cpu_ns\": %llu, \"result\": {%s}}\n",
+		 (unsigned long long)o->start_ns, (unsigned long long)o->end_ns, (unsigned long long)o->cpu_ns,
+		 o->result.at);
 }
 
 /* Text of a child is marked line by line, as it comes between that of others. */

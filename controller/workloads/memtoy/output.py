@@ -1,8 +1,9 @@
 """What `memtoy -j` wrote: one JSON object a line, one line a command, as typed results.
 
-Every object has `line`, `cmd`, `text`, `ok`, `errno`, `error`, `pid`, `child`, `start_ns`, `end_ns` and
+Every object has `line`, `cmd`, `text`, `ok`, `errno`, `error`, `pid`, `child`, `start_ns`, `end_ns`, `cpu_ns` and
 `result`. Times are CLOCK_MONOTONIC nanoseconds, the clock of the event records; between them lies the
-command's own work and none of its parsing or printing.
+command's own work and none of its parsing or printing. `cpu_ns` is how long of that the thread was on a CPU
+(CLOCK_THREAD_CPUTIME_ID); 0 for commands that are not timed.
 """
 
 from __future__ import annotations
@@ -154,6 +155,7 @@ class CommandResult:
     start_ns: int
     end_ns: int
     result: Result
+    cpu_ns: int = 0
     raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -275,6 +277,7 @@ def decode(line: str) -> CommandResult:
         start_ns=int(value["start_ns"]),
         end_ns=int(value["end_ns"]),
         result=build(raw) if build else OtherResult(raw),
+        cpu_ns=int(value.get("cpu_ns", 0)),  # recordings from before 0.2 have none
         raw=raw,
     )
 
