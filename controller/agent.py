@@ -36,6 +36,8 @@ class Agent:
         self._stream = stream
         self._check = check
         self._buffer = b""
+        self.drain_seconds = 0.0
+        """What the agent has spent on taking records out of the ring and writing them on, at its last flush; guest time."""
 
     def sync(self, deadline: Deadline) -> None:
         """Find the beginning of the conversation, whatever another controller has left in the port."""
@@ -82,6 +84,7 @@ class Agent:
     def flush(self, deadline: Deadline) -> dict[str, Counts]:
         """Drain everything that the probes recorded so far; counts per probe."""
         answer = self.ask({"do": "flush"}, deadline)
+        self.drain_seconds = float(answer.get("drain_seconds", 0.0))
         missed = answer.get("missed", {})
         return {
             name: Counts(int(c["fired"]), int(c.get("received", 0)), int(c["lost"]), int(missed.get(name, 0)))

@@ -6,11 +6,11 @@ Also for a run that is lost or interrupted: what was recorded until then is anal
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controller import evidence, machine, session
+from controller import evidence, machine, overhead, session
 from controller.analysis.model import CaseInput, Clock, Evidence, Machine, ProbeStatus
 from controller.evidence import RunFolder
 from controller.experiment import ProbeSet
@@ -57,6 +57,8 @@ def _run(plan: Plan, parts: machine.Parts, cache: Cache, progress: Progress, roo
         options={"timeout": plan.options.timeout, "net": plan.options.net.value, "ring_pages": plan.options.ring_pages},
         cases=[case.name for case in plan.experiment.cases],
     )
+    measured = overhead.of(cache, parts.kernel, plan.probes)
+    recording.overhead = asdict(measured) if measured else None
     lost: GuestLost | None = None
     try:
         session.record(plan, parts, cache, recording, progress)
@@ -115,6 +117,7 @@ def gather(recording: Recording, events: Events | None) -> Evidence:
         experiment=recording.experiment.name,
         undecided=tuple(recording.undecided),
         warnings=tuple(recording.warnings),
+        overhead=recording.overhead,
     )
 
 

@@ -53,7 +53,9 @@ class Budget:
 
 
 def budget(plan: Plan, wanted: int | None, count: int, available_mb: int, cpus: int) -> Budget:
-    """`wanted`: the person's --jobs, None to leave it to us (two for each CPU). Pure.
+    """`wanted`: the person's --jobs, None to leave it to us: one more than there are CPUs. Pure.
+
+    An emulated guest keeps one CPU busy. More of them at once take longer each, in which every one ticks and idles on.
 
     A workload whose size only the guest knows may fill its machine.
     """
@@ -61,7 +63,7 @@ def budget(plan: Plan, wanted: int | None, count: int, available_mb: int, cpus: 
     each = FORK_MB + (whole if plan.memory is None else min(whole, MOVED * (plan.memory >> 20)))
     by_memory = max(1, (available_mb - SPARE_MB) // each)
     by_cpus = FORKS_PER_CPU * cpus
-    jobs = min(count, by_memory, by_cpus, wanted if wanted is not None else 2 * cpus)
+    jobs = min(count, by_memory, by_cpus, wanted if wanted is not None else cpus + 1)
     return Budget(max(1, jobs), by_memory, by_cpus)
 
 

@@ -66,6 +66,7 @@ class Recording:
     counts: dict[str, Counts] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    overhead: Mapping[str, float] | None = None
     undecided: list[str] = field(default_factory=list)
 
 
@@ -106,6 +107,9 @@ def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording,
             guest.check()
             recording.warnings += [f"the guest's kernel warns: {text}" for text in guest.console.warnings]
             folder.record(first_command_at=standing.shell.first_answer_ns)
+            if standing.agent is not None:
+                seconds = standing.agent.drain_seconds
+                folder.record(probes={**folder.manifest["probes"], "drain_seconds": seconds})
         finally:
             folder.record(timings=timings)
 
@@ -184,10 +188,13 @@ def _wake(shell: Shell, seconds: float, recording: Recording) -> None:
     recording.warnings.append(f"the host was suspended for {seconds:.0f} s during this run; the guest slept with it")
 
 
-def _vmstat(shell: Shell) -> dict[str, int]:
-    """/proc/vmstat with the per-CPU parts folded in (Documentation/admin-guide/sysctl/vm.rst, stat_refresh)."""
-    command = "echo 1 > /proc/sys/vm/stat_refresh; cat /proc/vmstat"
-    text = shell.run(command, Deadline.patient(COMMAND_SECONDS)).expect()
+def _vmstat(shell: Shell, first: str = "true", stdin: str = "") -> dict[str, int]:
+    """/proc/vmstat with the per-CPU parts folded in (Documentation/admin-guide/sysctl/vm.rst, stat_refresh).
+
+    `first` is a command that is run before, with that input: a second request would cost as much again.
+    """
+    command = f"{first} && echo 1 > /proc/sys/vm/stat_refresh && cat /proc/vmstat"
+    text = shell.run(command, Deadline.patient(COMMAND_SECONDS), stdin=stdin.encode()).expect()
     return {name: int(value) for name, _, value in (line.partition(" ") for line in text.out.splitlines())}
 
 
@@ -198,8 +205,7 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
     folder = recording.folder
     (folder.workload / f"{case.name}.memtoy").write_text(case.script)
     remote = f"/run/mof-{case.name}.memtoy"
-    shell.put_text(case.script, remote)
-    before = _vmstat(shell)
+    before = _vmstat(shell, f"cat >{shlex.quote(remote)}", case.script)
     with folder.lines(f"{case.name}.jsonl") as stream:
 
         def line(text: str) -> None:

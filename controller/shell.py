@@ -6,6 +6,7 @@ Nothing of the person's own goes in: no ~/.ssh, no agent, no fabric configuratio
 from __future__ import annotations
 
 import logging
+import secrets
 import shlex
 import socket
 import threading
@@ -31,6 +32,8 @@ T = TypeVar("T")
 HOST = "guest"
 """The name under which the host key is known; nothing resolves it."""
 
+ENDED = 143
+"""The status of a command that was ended by SIGTERM, as sh(1) has it; none arrives when its shell is ended too."""
 POLL_SECONDS = 0.1
 """How often a running command's channel, and the guest's state, are looked at."""
 VANISH_SECONDS = 0.5
@@ -96,7 +99,7 @@ class Shell:
         self._image = image
         self._deadline = deadline
         self._connection: Connection | None = None
-        self._count = 0
+        self._name = secrets.token_hex(4)
         self.first_answer_ns: int | None = None
         """When the first command had ended, in ns of this host's CLOCK_MONOTONIC."""
 
@@ -186,12 +189,10 @@ class Shell:
         """
         import paramiko
 
-        self._count += 1
-        note = f"/run/mof-command-{self._count}"
-        # A session of its own, whose number is noted, so that all of it can be ended; and a shell that stays to tell how
-        # it ended. The guest's own timeout(1) will not do: its clock may be one of instructions, not of the host's time.
-        inner = f"echo $$ >{note}\n{command}"
-        whole = f"setsid -w sh -c {shlex.quote(inner)}; ended=$?; rm -f {note}; exit $ended"
+        note = f"/run/mof-{self._name}"
+        # sshd starts each command in a session of its own: whose number is noted, so that all of it can be ended. The
+        # guest's own timeout(1) will not do: its clock may be one of instructions, not of the host's time.
+        whole = f"echo $$ >{note}\n{command}"
         end = End(deadline, note)
         try:
             channel = self._watched(lambda: self._started(whole), end.last, command)
@@ -200,7 +201,10 @@ class Shell:
         except (OSError, EOFError, paramiko.SSHException) as wrong:
             raise self._broken(command) from wrong
         if status == -1:
-            raise self._broken(command)
+            if not end.sent:
+                raise self._broken(command)
+            self._guest.check()
+            status = ENDED
         if self.first_answer_ns is None:
             self.first_answer_ns = time.monotonic_ns()
         return Result(command, status, output.text(), output.errors(), end.sent)

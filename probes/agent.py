@@ -14,7 +14,7 @@ Requests are JSON objects, a line each, `{"do": verb, ...}`; so are the answers,
     forget                          the same, and counts from here: what was is in no answer any more, this one included
     selftest                        per probe expected, fired, ok, why; its events are in no later count
     become  host, realtime_ns,      for a guest forked from another: host name, CLOCK_REALTIME, and bytes in hex that are
-            entropy                 mixed into random numbers; then as hello
+            entropy                 mixed into random numbers; the new clock offset
     sync    token                   the token: a controller that does not know what its predecessor left in the port
                                     sends a newline and this, and reads on to its answer
     quit
@@ -138,12 +138,15 @@ class Agent:
             "machine": uname.machine,
             "cpus": os.sysconf("SC_NPROCESSORS_ONLN"),
             "nodes": kernel.node_spans(),
-            "realtime_minus_monotonic_ns": time.time_ns() - time.monotonic_ns(),
+            **self._clocks(),
             "record_size": RECORD_SIZE,
             "vmemmap": VMEMMAP,
             "page_struct_size": PAGE_STRUCT_SIZE,
             "nodes_shift": NODES_SHIFT,
         }
+
+    def _clocks(self) -> dict[str, Any]:
+        return {"realtime_minus_monotonic_ns": time.time_ns() - time.monotonic_ns()}
 
     def _attach(self, request: dict[str, Any]) -> dict[str, Any]:
         if self.attached:
@@ -216,7 +219,7 @@ class Agent:
         except KeyError as error:
             raise ValueError(f"become needs {error}") from error
         identity.become(str(host), int(realtime), bytes.fromhex(entropy))
-        return self._hello(request)
+        return self._clocks()
 
     def _selftest(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"probes": selftest.run(self._need())}

@@ -1,13 +1,12 @@
 """Making a guest that was forked from another's memory somebody else: its name, its time, and what it will guess.
 
-Two guests that go on from one snapshot would otherwise draw the same random numbers, in the kernel and here.
+Two guests that go on from one snapshot would otherwise draw the same random numbers.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import random
 import socket
 import struct
 import time
@@ -18,10 +17,9 @@ RANDOM = "/dev/random"
 
 
 def become(host: str, realtime_ns: int, entropy: bytes) -> None:
-    """Take that name and that time, and mix the entropy into the kernel's pool and Python's. Raises OSError."""
+    """Take that name and that time, and mix the entropy into the kernel's pool. Raises OSError."""
     socket.sethostname(host)
     time.clock_settime_ns(time.CLOCK_REALTIME, realtime_ns)
-    random.seed(entropy)
     fd = os.open(RANDOM, os.O_WRONLY)
     try:
         # struct rand_pool_info: bits of entropy, bytes that follow.

@@ -218,7 +218,9 @@ def finding(case: CaseInput, evidence: Evidence, run_issues: Sequence[Issue] = (
         contents=facts.contents,
         cost_per_page=cost.cost(alone, mechanism, migrated, its_own, evidence.clock),
         table=table,
-        steps=pages.steps(alone, table, its_own, seen.own if recorded else None, seen.own_columns if recorded else None),
+        steps=pages.steps(
+            alone, table, its_own, seen.own if recorded else None, seen.own_columns if recorded else None
+        ),
         outcome=outcome,
         why=why,
         warnings=tuple(warnings),

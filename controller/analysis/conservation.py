@@ -186,4 +186,3 @@ def strays(window: Events) -> int:
     """Migrations within a case for other reasons than the known mechanisms: compaction, demotion and the like."""
     why = reasons(window)
     return int((is_probe(window, "migrate_pages") & ~np.isin(why, [*names.BY_REASON, -1])).sum())
-

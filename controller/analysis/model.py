@@ -140,6 +140,8 @@ class Evidence:
     experiment: str = ""
     undecided: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    overhead: Mapping[str, float] | None = None
+    """What these probes cost on this kernel, if that was measured: the fields of controller.overhead.Overhead."""
 
 
 class PageState(StrEnum):

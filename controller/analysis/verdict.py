@@ -128,6 +128,7 @@ def verdict_json(findings: Findings, *, lost: str = "") -> dict[str, Any]:
             "fired": findings.fired,
             "received": findings.received,
             "lost": findings.lost,
+            "overhead": dict(evidence.overhead) if evidence.overhead else None,
         },
         "cases": [case_json(case) for case in findings.cases],
         "counters": dict(findings.counters),

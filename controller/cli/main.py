@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from controller.cli import cache, doctor, kernel, run
+from controller.cli import bench, cache, doctor, kernel, run
 from provision.host.errors import GuestLost, InfraError, MofError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("demo")(run.demo)
 app.command("run")(run.run)
 app.command("report")(run.report)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.add_typer(kernel.app, name="kernel")
 app.add_typer(cache.app, name="cache")
 

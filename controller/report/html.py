@@ -30,6 +30,7 @@ def _facts(findings: Findings, manifest: Mapping[str, Any]) -> list[tuple[str, s
         ("probes", "none" if probes is None else f"{len(probes.attached)} attached"),
         ("not available", "" if probes is None else ", ".join(probes.unavailable)),
         ("events", told),
+        ("cost of the probes", "" if probes is None else figures.overhead(evidence.overhead)),
         ("counters", ", ".join(f"{name} {count:,}" for name, count in findings.counters.items())),
         ("host", " ".join(str(v) for v in host.values()) if isinstance(host, Mapping) else ""),
         ("started", str(manifest.get("started", ""))),
@@ -47,10 +48,13 @@ def _repeat(findings: Findings, manifest: Mapping[str, Any]) -> str:
         parts += ["--kernel", evidence.kernel_id]
     if evidence.topology:
         parts += ["--topology", evidence.topology]
+    probes = manifest.get("probes")
     if evidence.probes is None:
         parts += ["--probes", "none"]
-    elif not evidence.probes.recording:
-        parts += ["--probes", "counts"]
+    elif isinstance(probes, Mapping) and "set" in probes:
+        parts += ["--probes", str(probes["set"])]
+    if evidence.clock is Clock.INSN:
+        parts += ["--clock", "insn"]
     return " ".join(parts)
 
 

@@ -64,6 +64,8 @@ def _facts(findings: Findings) -> Iterator[str]:
         counted = f"{findings.fired:,} events, {findings.received:,} received, {findings.lost:,} lost"
         counted = counted if probes.recording else f"{findings.fired:,} events counted"
         yield f"{INDENT}{len(probes.attached)} probes{missing}: {counted}"
+        if evidence.overhead:
+            yield from _fitted(f"they cost {figures.overhead(evidence.overhead)}", 1)
     if findings.counters:
         listed = list(findings.counters.items())
         yield from _fitted(", ".join(f"{name} {count:,}" for name, count in listed), 2)

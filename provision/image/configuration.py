@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PASSWD = """\
-root:x:0:0:root:/root:/bin/bash
+root:x:0:0:root:/root:/bin/sh
 sshd:x:101:65534::/run/sshd:/usr/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 """
@@ -64,10 +64,14 @@ Subsystem sftp internal-sftp
 """
 
 PROFILE = """\
-# sh(1) at login.
+# sh(1) at login. Commands have dash for their shell, which is there in a third of the time; a person gets bash.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 export PATH
-if [ "${BASH-}" ] && [ -f /etc/bash.bashrc ]; then . /etc/bash.bashrc; fi
+if [ "${BASH-}" ]; then
+	[ ! -f /etc/bash.bashrc ] || . /etc/bash.bashrc
+else
+	case $- in *i*) SHELL=/bin/bash exec /bin/bash -l ;; esac
+fi
 """
 
 POWEROFF = """\

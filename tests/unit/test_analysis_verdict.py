@@ -271,7 +271,7 @@ def test_verdict_json_has_the_keys_that_stay() -> None:
     } <= set(result)  # fmt: skip
     assert result["schema"] == 1 and result["verdict"] == "pass"
     assert set(result["kernel"]) == {"id", "release", "build_id"}
-    assert {"attached", "unavailable", "fired", "received", "lost"} == set(result["probes"])
+    assert {"attached", "unavailable", "fired", "received", "lost", "overhead"} == set(result["probes"])
     assert result["probes"]["fired"] == result["probes"]["received"] == 1110
     lazy = result["cases"][1]
     assert {key: lazy[key] for key in ("name", "mechanism", "pages", "migrated", "refused", "contents")} == {

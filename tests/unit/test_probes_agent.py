@@ -174,9 +174,8 @@ def test_becoming_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "sethostname", lambda name: did.append(("host", name)))
     monkeypatch.setattr(time, "clock_settime_ns", lambda clock, ns: did.append(("time", clock, ns)))
     monkeypatch.setattr(fcntl, "ioctl", lambda _, request, data=b"": did.append((request, data)))
-    monkeypatch.setattr(kernel, "node_spans", list)
     answer = Agent(None).answer(b'{"do": "become", "host": "fork", "realtime_ns": 5, "entropy": "00ff0102"}')
-    assert answer["ok"] and answer["pid"] == os.getpid()
+    assert answer["ok"] and answer.keys() == {"ok", "realtime_minus_monotonic_ns"}
     assert did == [
         ("host", "fork"),
         ("time", time.CLOCK_REALTIME, 5),

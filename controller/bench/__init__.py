@@ -1,0 +1,1 @@
+"""Our own speed, beside a peer's, measured in one run."""
