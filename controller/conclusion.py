@@ -150,8 +150,13 @@ FILES = {"text": "summary.txt", "html": "report.html", "trace": "trace.txt"}
 
 
 def rendered(folder: Path, form: str) -> str:
-    """What a run's folder holds in this form; UserError when it is none, or when the run did not come so far."""
+    """What a run's folder, or that of several runs, holds in this form.
+
+    UserError when it is none, or when the run did not come so far.
+    """
     path = folder / FILES[form]
+    if form == "text" and (folder / "summary.json").is_file():  # of several runs
+        return path.read_text()
     if not (folder / "manifest.json").is_file():
         raise UserError("not a run folder: it has no manifest.json", where=str(folder), hint="name one under runs/")
     if not path.is_file():

@@ -190,9 +190,9 @@ class Try:
             "run", str(self.script), "--probes", "none", "--json", *more, runs=self.runs, environment=environment
         )
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "controller.cli.main", "run", str(self.script), "--probes", "none", "--json"],
+            [sys.executable, "-m", "controller.cli.main", "run", str(self.script), "--probes", "none", "--json", *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -392,3 +392,30 @@ def test_a_host_that_slept_is_told_and_the_guest_s_calendar_set(
     done = conclusion.run(plans.plan(experiment.load("demo"), Options(probes=ProbeSet.NONE)), Cache(), Silent())
     assert done.verdict["verdict"] == "pass"
     assert any(re.search(r"the host was suspended for 3600 s", text) for text in done.verdict["warnings"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_many_runs_leaves_none_of_them(made: Try, number: signal.Signals) -> None:
+    made.script.write_text(SLEEPER.replace("snooze 5", "snooze 100"))
+    child = made.start("--repeat", "4", "--jobs", "2")
+
+    def asleep() -> bool:
+        assert child.poll() is None, child.communicate()[1]
+        return sum("asleep" in p.read_text() for p in made.runs.glob("*/*/workload/*.jsonl")) == 2
+
+    assert Deadline.patient(60).poll(asleep)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert made.guests() == ""
+    manifests = [json.loads(p.read_text()) for p in made.runs.glob("*/*/manifest.json")]
+    assert [m["state"] for m in manifests] == ["interrupted"] * 2
+
+
+def test_many_runs_whose_parent_is_killed_end_their_guests(made: Try) -> None:
+    made.script.write_text(SLEEPER.replace("snooze 5", "snooze 100"))
+    child = made.start("--repeat", "2", "--jobs", "2")
+    assert Deadline.patient(60).poll(lambda: len(made.guests().split()) == 2)
+    child.kill()
+    child.communicate()
+    assert Deadline.patient(30).poll(lambda: made.guests() == "")

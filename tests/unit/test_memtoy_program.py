@@ -411,3 +411,19 @@ def test_a_last_line_cut_short_is_left_out_and_no_other() -> None:
     with pytest.raises(InfraError, match="memtoy output, line 2"):
         read([whole, "{}"])
     assert read([]) == []
+
+
+def test_settling_begins_commands_between_round_times_and_between_ticks(program: Path) -> None:
+    ran = run(program, f"{MAPPED}touch foo w=42\ntouch foo r=42\n", "-j", "-s", "100")
+    assert ran.status == 0, ran.err
+    for done in (one for one in ran.results if one.cmd == "touch"):
+        late = (done.start_ns - 52_500_000) % 100_000_000
+        assert late < 40_000_000, "on a host with other work to do it may begin later, but never earlier"
+        assert done.cpu_ns > 0
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1s", "60001", ""])
+def test_settling_wants_milliseconds(program: Path, text: str) -> None:
+    ran = run(program, "", "-s", text)
+    assert ran.status == 2
+    assert "-s wants milliseconds" in ran.err

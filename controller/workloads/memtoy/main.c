@@ -35,8 +35,10 @@ static uint64_t cpu_ns(void)
 /*
  * Whatever the last command has left to be done (freeing after a grace period, say) is not this one's. The kernel's
  * periodic work comes at round times (ticks; vmstat's every second): beginning half way between two multiples of the
- * period, each command meets it at the same distance.
+ * period, each command meets it at the same distance; and 2.5 ms later, which is between two ticks at 100, 250 and 1000 Hz,
+ * since a tick that coincides with the beginning may be counted or not.
  */
+#define OFF_TICK_NS 2500000ULL
 static void settle(void)
 {
 	uint64_t period = settle_ms * 1000000ULL, half = period / 2, at;
@@ -44,7 +46,7 @@ static void settle(void)
 
 	if (!settle_ms)
 		return;
-	at = (now_ns() + period - 1) / period * period + half;
+	at = (now_ns() + period - 1) / period * period + half + OFF_TICK_NS;
 	until.tv_sec = (time_t)(at / 1000000000ULL);
 	until.tv_nsec = (long)(at % 1000000000ULL);
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
