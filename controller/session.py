@@ -223,6 +223,8 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
         else:
             result = shell.run(f"memtoy -j {shlex.quote(remote)}", deadline, line=line)
     done.status = result.status
+    if result.timed_out:
+        recording.warnings.append(f"{case.name}: ended after {plan.options.timeout:g} s (--timeout)")
     if result.err.strip():
         (folder.workload / f"{case.name}.err").write_text(result.err)
     if agent is not None:

@@ -40,6 +40,7 @@ VANISH_SECONDS = 0.5
 """A connection may break a moment before the console says why."""
 CONNECT_TRIES_SECONDS = 15.0
 RETRY_SECONDS = 0.2
+SIGNAL_SECONDS = 30.0
 TRANSFER_SECONDS = 120.0
 STDIN_CHUNK = 32768
 
@@ -295,9 +296,12 @@ class Shell:
 
     def _signal(self, signal: str, note: str) -> None:
         """End a command and all that it started, by a request of its own on the same connection."""
-        self._watched(
-            lambda: self._started(f"kill -{signal} -- -$(cat {note})").close(), Deadline.patient(GRACE_SECONDS), "kill"
-        )
+
+        def send() -> int:
+            with self._started(f"kill -s {signal} -- -$(cat {note})") as channel:
+                return int(channel.recv_exit_status())
+
+        self._watched(send, Deadline.patient(SIGNAL_SECONDS), "kill")
 
     def _broken(self, command: str) -> GuestLost:
         """Why the connection broke: what the console or QEMU say, else that it did."""

@@ -96,13 +96,16 @@ def run(
     from controller import experiment as experiments
     from controller import plan as plans
     from provision.host.cache import Cache
+    from provision.host.errors import UserError
 
     plan = plans.plan(
         experiments.load(experiment),
         plans.Options(kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot),
     )
-    if repeat > 1 or jobs is not None:
+    if repeat > 1:
         return _many(plan, repeat, jobs, as_json)
+    if jobs is not None:
+        raise UserError("one run has nothing beside it", where="--jobs", hint="add --repeat N")
     with for_stream() as progress:
         concluded = conclusion.run(plan, Cache(), progress)
     return _tell(concluded, as_json)
@@ -118,7 +121,7 @@ def _many(plan: Plan, repeat: int, jobs: int | None, as_json: bool) -> int:
     from provision.host.cache import Cache
     from provision.host.errors import UserError
 
-    if plan.options.ssh_port and repeat > 1:
+    if plan.options.ssh_port:
         raise UserError("one port cannot lead to several guests", where="--ssh-port", hint="leave it out")
     at_once = many.budget(plan, jobs, repeat, many.available_mb(), len(os.sched_getaffinity(0)))
     with for_stream() as progress, machine.ensured(Cache(), plan.kernel, progress):

@@ -26,7 +26,7 @@ def test_16384_pages_move_lazily_and_no_event_is_lost(once: Callable[..., Ran]) 
     assert case["contents"] == "intact"
     probes = ran.verdict["probes"]
     assert probes["lost"] == 0
-    assert probes["fired"] == probes["received"] > 3 * PAGES
+    assert probes["fired"] == probes["received"] > 2 * PAGES  # unmapped, and moved
 
 
 def test_lost_events_make_the_verdict_undecided(once: Callable[..., Ran]) -> None:
@@ -61,7 +61,7 @@ def agent(lab: Lab) -> Iterator[Agent]:
     lab.run("while pgrep -f 'probes[.]agent' > /dev/null; do sleep 0.1; done", 30).expect()
 
 
-@pytest.mark.parametrize(("which", "fewest"), [("steps", 30), ("full", 18), ("counts", 15)])
+@pytest.mark.parametrize(("which", "fewest"), [("steps", 30), ("full", 17), ("counts", 15)])
 def test_each_probe_that_can_be_provoked_fires_a_known_number_of_times(agent: Agent, which: str, fewest: int) -> None:
     attached = agent.ask({"do": "attach", "set": which}, Deadline.after(120))
     assert attached["unavailable"] == {}
@@ -81,7 +81,7 @@ def test_everything_is_accounted_for_and_on_the_host(lab: Lab, agent: Agent, whi
     assert status == 0
     counts = agent.flush(Deadline.after(60))
     assert all(c.fired == c.received + c.lost for c in counts.values())
-    assert counts["do_swap_page.exit"].fired >= 8
+    assert counts["try_to_unmap.exit"].fired >= 8
     assert counts["migrate:mm_migrate_on_fault"].fired >= 8
     written = sum(c.received for c in counts.values()) * 64
     assert Deadline.after(10).poll(lambda: lab.guest.records.stat().st_size - before == written)
