@@ -128,11 +128,13 @@ def _spec(plan: Plan, parts: machine.Parts, accel: Accelerator, work: Path, name
     )
 
 
-def settle(shell: Shell) -> None:
-    """Put the switches where every run has them."""
+def settle(shell: Shell, clock: Clock) -> None:
+    """Put the switches where every run has them, and, where instructions count, everybody out of the workload's way."""
     commands = [
         f"if [ -e /proc/sys/{name} ]; then echo {value} > /proc/sys/{name}; fi" for name, value in SETTINGS.items()
     ]
+    if clock is Clock.INSN:
+        commands.append(WITHDRAW)
     shell.run(" && ".join(commands), Deadline.patient(COMMAND_SECONDS)).expect()
 
 
@@ -205,7 +207,7 @@ def booted(
         launched(_spec(plan, parts, accel, work, name), cache, progress) as guest,
         Shell(guest, parts.image, Deadline.patient(CONNECT_SECONDS)) as shell,
     ):
-        settle(shell)
+        settle(shell, plan.options.clock)
         timings["start_to_ready"] = guest.timings["ready"]
         timings["start_to_first_command"] = round(time.monotonic() - began, 3)
         if plan.probes is ProbeSet.NONE:
@@ -292,9 +294,7 @@ def _saved(
     progress.step(f"making a template: booting {parts.kernel.release} on {plan.topology.name}")
     with launched(_spec(plan, parts, accel, work, "mof-template", keep=draft), cache, progress) as guest:
         with Shell(guest, parts.image, Deadline.patient(CONNECT_SECONDS)) as shell:
-            settle(shell)
-            if plan.options.clock is Clock.INSN:
-                shell.run(WITHDRAW, Deadline.patient(COMMAND_SECONDS)).expect()
+            settle(shell, plan.options.clock)
             shell.run(AGENT_COMMAND, Deadline.patient(COMMAND_SECONDS)).expect()
             with guest.control_socket() as stream:
                 agent = Agent(stream, guest.check)
