@@ -20,6 +20,9 @@ from provision.hardware.topology import Topology
 INSTALL = "not installed (pip install 'mof-lab[bench]')"
 UDEV = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/usr/sbin/udevd", "/sbin/udevd")
 NO_UDEV = "this host has no udev, without which vng cannot tell a command's status (apt-get install udev)"
+TRIES = 3
+"""Under emulation its guest now and then ends before it has found the port for its command's status (1.42: one run in
+four)."""
 NO_STATUS = 255
 """Its exit status when none came back from the guest."""
 
@@ -52,7 +55,10 @@ class Peer:
         # Its helper programs are beside it and are looked for on the path.
         path = f"{self.program.parent}:{os.environ.get('PATH', os.defpath)}"
         with tempfile.TemporaryDirectory(prefix="mof-vng-") as folder:
-            ran = commands.run(self.argv(), env={"PATH": path}, cwd=Path(folder))
+            for _ in range(TRIES):
+                ran = commands.run(self.argv(), env={"PATH": path}, cwd=Path(folder))
+                if ran.status != NO_STATUS:
+                    break
         if ran.status == NO_STATUS and not any(Path(one).exists() for one in UDEV):
             raise NoPeer(NO_UDEV)
         if ran.status != 0:
