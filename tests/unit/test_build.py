@@ -44,7 +44,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Cach
         (tree / "Makefile").write_text(MAKEFILE)
         (tree / "toy.c").write_text(text)
         tarball = tmp_path / "linux-source-6.12.tar.xz"
-        subprocess.run(["tar", "-C", tmp_path, "-cJf", tarball, tree.name], check=True)
+        # The same text is the same tarball, whenever it is packed.
+        packed = ["tar", "-C", str(tmp_path), "--sort=name", "--mtime=@0", "-cJf", str(tarball), tree.name]
+        subprocess.run(packed, check=True)
         found = Source("6.12", tarball, "6.12.0-1", digest_file(tarball))
         monkeypatch.setattr(source, "locate", lambda cache, base, progress: found)
         return Cache(tmp_path / "cache")
