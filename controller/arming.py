@@ -259,6 +259,22 @@ def inputs(plan: Plan, parts: machine.Parts, qemu: Qemu, accel: Accelerator) -> 
     }
 
 
+@contextmanager
+def _full_disk_named(cache: Cache, draft: Path) -> Iterator[None]:
+    """A guest that is lost for want of space as what it is: its memory is a file on the cache's disk, and writing to a
+    page that finds no room there kills it (SIGBUS)."""
+    try:
+        yield
+    except GuestLost as lost:
+        if lost.loss is Loss.EXIT and shutil.disk_usage(draft).free < FULL_BYTES:
+            raise InfraError(
+                "no space left in the cache while a template was made",
+                where=str(cache.root),
+                hint="free some, or set MOF_CACHE to a folder on a larger disk",
+            ) from lost
+        raise
+
+
 def _make(
     plan: Plan,
     parts: machine.Parts,
@@ -269,30 +285,9 @@ def _make(
     progress: Progress,
 ) -> Mapping[str, Any]:
     """Boot, arm, warm up and save. `work` gets the console, so that a guest that is lost meanwhile leaves its words."""
-    try:
-        return _saved(plan, parts, accel, cache, work, draft, progress)
-    except GuestLost as lost:
-        # Its memory is a file on the cache's disk: writing to a page that finds no room there kills it (SIGBUS).
-        if lost.loss is Loss.EXIT and shutil.disk_usage(draft).free < FULL_BYTES:
-            raise InfraError(
-                "no space left in the cache while a template was made",
-                where=str(cache.root),
-                hint="free some, or set MOF_CACHE to a folder on a larger disk",
-            ) from lost
-        raise
-
-
-def _saved(
-    plan: Plan,
-    parts: machine.Parts,
-    accel: Accelerator,
-    cache: Cache,
-    work: Path,
-    draft: Path,
-    progress: Progress,
-) -> Mapping[str, Any]:
     progress.step(f"making a template: booting {parts.kernel.release} on {plan.topology.name}")
-    with launched(_spec(plan, parts, accel, work, "mof-template", keep=draft), cache, progress) as guest:
+    spec = _spec(plan, parts, accel, work, "mof-template", keep=draft)
+    with _full_disk_named(cache, draft), launched(spec, cache, progress) as guest:
         with Shell(guest, parts.image, Deadline.patient(CONNECT_SECONDS)) as shell:
             settle(shell, plan.options.clock)
             shell.run(AGENT_COMMAND, Deadline.patient(COMMAND_SECONDS)).expect()
