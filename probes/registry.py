@@ -219,7 +219,7 @@ PROBES: tuple[Probe, ...] = (
     # The series
     Probe(30, "migrate_folio_replace", Kind.EXIT, "the folio is replaced by its copy, not mapped",
           ("src", "dst", "mode"), **_FOLIO, arg="destination folio", aux="migrate mode << 16",
-          result=_RESULT, series=True, stage=Stage.TOUCH),
+          result=_RESULT, series=True, stage=Stage.MBIND),
     Probe(31, "mpol_vma_misplaced", Kind.EXIT, "the policy says where the folio belongs", ("folio", "vma", "addr"),
           address="fault address", folio="the folio", arg="vm_area_struct", flags=_SRC_FLAGS, refs="of folio",
           result="node it belongs to, -1 if it is well placed", series=True,
@@ -247,6 +247,11 @@ PROBES: tuple[Probe, ...] = (
           aux="policy mode, | its origin << 16, | order << 24", result="enum mof_result, 0 moved",
           series=True,
           stage=Stage.TOUCH, sets=_ALL),
+    Probe(38, "unmap_range_lazy", Kind.ENTER, "mbind unmaps pages in their places", ("start", "end"),
+          address="start of the range", arg="end of the range", series=True, stage=Stage.LAZY, sets=_ALL),
+    Probe(39, "unmap_range_lazy", Kind.EXIT, "the range has been gone through", ("start", "end"),
+          address="start of the range", arg="end of the range", result="pages unmapped", series=True,
+          stage=Stage.LAZY, sets=_ALL),
 )  # fmt: skip
 
 BY_ID: dict[int, Probe] = {probe.id: probe for probe in PROBES}

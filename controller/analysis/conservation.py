@@ -88,10 +88,11 @@ def needed(case: CaseInput, mechanism: Mechanism) -> set[str]:
         "__folio_migrate_mapping.exit", "remove_migration_pte.exit", "folio_isolate_lru.exit", "migrate_folio_move.exit",
     }  # fmt: skip
     in_faults = {
-        "unmap_folios_lazy", "unmap_folios_lazy.exit", "try_to_unmap.exit", "do_swap_page", "do_swap_page.exit",
+        "unmap_folios_lazy", "unmap_folios_lazy.exit", "unmap_range_lazy", "unmap_range_lazy.exit", "do_swap_page",
+        "do_swap_page.exit",
         "swap_cache_get_folio.exit", "mpol_vma_misplaced.exit", "migrate_folio_on_fault",
         "migrate_folio_on_fault.exit", "check_migrate_misplaced_folio.exit", "migrate:mm_migrate_on_fault",
-        "move_to_new_folio.exit",
+        "try_to_unmap.exit", "move_to_new_folio.exit",
     }  # fmt: skip
     asked = any(moving(done) for done in case.results)
     if mechanism in (Mechanism.DIRECT, Mechanism.MANUAL, Mechanism.BALANCING):
@@ -104,6 +105,9 @@ def needed(case: CaseInput, mechanism: Mechanism) -> set[str]:
 def silent(case: CaseInput, mechanism: Mechanism, events: Events | None, probes: ProbeStatus) -> list[str]:
     """Of the needed probes, those of the set that are attached and yet did not fire: inlined at their callers, say."""
     wanted = needed(case, mechanism) & set(probes.attached)
+    if mechanism is Mechanism.LAZY and "unmap_range_lazy" in probes.attached:
+        # A kernel that unmaps in place, and maps copies that replace nothing in a cache: both only for some pages
+        wanted -= {"try_to_unmap.exit", "move_to_new_folio.exit"}
     if events is None or not probes.recording:
         return sorted(name for name in wanted if not probes.fired.get(name, 0))
     seen = {BY_ID[int(i)].name for i in np.unique(events["probe"]) if int(i) in BY_ID}
@@ -145,7 +149,7 @@ def _counted(case: CaseInput, moves: Moves, window: Events) -> list[Issue]:
     """The counters are in pages and everybody's; nothing but the case is meant to move pages meanwhile."""
     point = window[is_probe(window, "migrate:mm_migrate_on_fault")]
     pages = np.int64(1) << (point["aux"] >> 24).astype(np.int64)
-    good = point["result"] == names.MOF_MIGRATED
+    good = np.isin(point["result"], names.MOF_MOVED)
     lazily = moves.count(Mechanism.LAZY)
     in_batches = int(moves.pages[(moves.reason >= 0) & (moves.reason != names.MR_ON_FAULT)].sum())
     unmap = is_probe(window, "try_to_unmap.exit") & (window["result"] == 0) & _within_lazy(window)
@@ -154,6 +158,7 @@ def _counted(case: CaseInput, moves: Moves, window: Events) -> list[Issue]:
         comparisons.append(("pgmigrate_on_fault", int(pages[good].sum()), "pages migrated in faults", True))
     if any(lazy(done) for done in case.results):
         unmapped = int((np.int64(1) << (window["aux"][unmap] >> 24).astype(np.int64)).sum())
+        unmapped += int(window["result"][is_probe(window, "unmap_range_lazy.exit")].sum())
         comparisons.append(("mpol_lazy_unmapped", unmapped, "pages unmapped lazily", False))
     issues: list[Issue] = []
     if not case.counters:

@@ -100,11 +100,18 @@ def _orders(rows: Events) -> npt.NDArray[np.int64]:
 
 def moves(events: Events, columns: Columns) -> Moves:
     """Every successful move in the records, whoever made it."""
-    mask = is_probe(events, MOVER)
-    if not mask.any():
-        mask = is_probe(events, FAULT_MOVER, BATCH_MOVER)
-    mask = mask & (events["result"] == 0)
-    why = reasons(events)[mask]
+    why = reasons(events)
+    # A fault may map a copy that replaces nothing in any cache: there the tracepoint alone tells of each page.
+    in_faults = is_probe(events, FAULT_MOVER)
+    if in_faults.any():
+        in_faults &= np.isin(events["result"], names.MOF_MOVED)
+        mask = is_probe(events, MOVER) & (why != names.MR_ON_FAULT) & (events["result"] == 0)
+    else:
+        mask = is_probe(events, MOVER) & (events["result"] == 0)
+    if not is_probe(events, MOVER).any():
+        mask = is_probe(events, BATCH_MOVER) & (events["result"] == 0)
+    mask |= in_faults
+    why = why[mask]
     mechanism = np.zeros(len(why), np.uint8)
     for reason, how in names.BY_REASON.items():
         mechanism[why == reason] = MECHANISMS.index(how)
@@ -146,7 +153,7 @@ def refusals(events: Events) -> Refusals:
             parts.append((mask, words))
 
     fault = is_probe(events, "migrate:mm_migrate_on_fault")
-    fault &= (result != names.MOF_MIGRATED) & (result != names.MOF_WELL_PLACED)
+    fault &= ~np.isin(result, names.MOF_MOVED) & (result != names.MOF_WELL_PLACED)
     add(fault, np.array([names.mof_result(int(r)) for r in result[fault]], np.str_))
     for probe, failed, word in (
         ("add_to_swap.exit", result == 0, "no_swap"),

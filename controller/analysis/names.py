@@ -25,10 +25,13 @@ MIGRATE_MODES = ("async", "sync_light", "sync")
 
 MOF_RESULTS = (
     "migrated", "well_placed", "mapped", "writeback", "not_uptodate", "foreign", "mlocked", "ksm", "will_copy",
-    "default_policy", "off_lru", "extra_refs", "no_memory", "failed",
+    "default_policy", "off_lru", "extra_refs", "no_memory", "failed", "hwpoison", "shared_exec", "migrated_around",
+    "cpuset_off",
 )  # fmt: skip
-"""enum mof_result of the series, include/linux/migrate_mode.h."""
-MOF_MIGRATED, MOF_WELL_PLACED = 0, 1
+"""enum mof_result of the series, include/linux/migrate_on_fault.h."""
+MOF_MIGRATED, MOF_WELL_PLACED, MOF_MIGRATED_AROUND = 0, 1, 16
+MOF_MOVED = (MOF_MIGRATED, MOF_MIGRATED_AROUND)
+"""The results that say that the page is on another node now."""
 
 POLICIES = ("default", "preferred", "bind", "interleave", "local", "preferred-many", "weighted-interleave")
 """MPOL_*, include/uapi/linux/mempolicy.h."""

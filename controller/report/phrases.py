@@ -77,6 +77,18 @@ def copy(count: int) -> str:
     )
 
 
+LAZY_WALK = (
+    "Instead of being migrated, the pages of the range that this process alone uses are unmapped where the walk of the "
+    "page table finds them: each gets a swap slot and with it a place in the swap cache (one reference more), and its "
+    "page table entry becomes a swap entry (one less). It never leaves the LRU. No contents are copied, and nothing is "
+    "written to the swap device."
+)
+
+LAZY_REST = (
+    "What could not be unmapped in its place, because it is shared, large, or in use, has been isolated and goes the "
+    "longer way: into the swap cache, unmapped wherever it is mapped, and back to the LRU."
+)
+
 LAZY_BEGIN = (
     "Instead of being migrated, the gathered pages are put into the swap cache and unmapped: each gets a swap "
     "slot and with it a place in the swap cache (one reference more), and its page table entry becomes a swap "
@@ -90,10 +102,14 @@ def done(rows: Rows, unit: Unit, seen: set[Phase], *, gathering: bool) -> str:
     name, result = rows.name(unit.indices[0]), rows.result[unit.indices[0]]
     if result < 0:
         return f"The call fails with {names.error(result)}."
+    if name == "unmap_range_lazy.exit":
+        return f"{pages(result)} unmapped: still where they were, but no page table points to them."
+    if name.startswith("unmap_folios_lazy") and Phase.LAZY_WALK in seen and Phase.LAZY not in seen and not result:
+        return "There was nothing of that kind."
     if name.startswith("unmap_folios_lazy"):
         left = f" {pages(result)} could not be unmapped and stay where they are." if result else ""
         return f"All has been unmapped: the pages are where they were, but no page table points to them.{left}"
-    if Phase.LAZY in seen:
+    if seen & {Phase.LAZY, Phase.LAZY_WALK}:
         return "mbind returns; not a single page has moved yet."
     if Phase.COPY in seen:
         return "The call returns; the pages are on the other node and mapped."
@@ -157,12 +173,7 @@ def _step(rows: Rows, i: int, unit: Unit, seen: set[str]) -> str:
                 f"{rows.node[i]}: misplaced."
             )
         case "migrate_folio_on_fault":
-            return (
-                f"So the fault moves it. A page is allocated on node {rows.aux[i]}; the old one is isolated from "
-                "the LRU, and that reference stands in for the fault's; contents are copied, references frozen, "
-                "and the new page takes the old one's place in the swap cache. There are no page table entries to "
-                "be replaced."
-            )
+            return _moving(rows, i, unit)
         case "migrate:mm_migrate_on_fault":
             return _outcome(rows, i) if "do_swap_page" in seen else _whole_fault(rows, i)
         case "do_swap_page.exit":
@@ -178,6 +189,22 @@ def _step(rows: Rows, i: int, unit: Unit, seen: set[str]) -> str:
     return ""
 
 
+def _moving(rows: Rows, i: int, unit: Unit) -> str:
+    """How the fault moves a page, by what else was recorded of it."""
+    within = {rows.name(k) for k in unit.indices}
+    begins = f"So the fault moves it. A page is allocated on node {rows.aux[i]}"
+    if within & {"folio_isolate_lru.exit", "move_to_new_folio.exit"}:
+        return (
+            f"{begins}; the old one is isolated from the LRU, and that reference stands in for the fault's; contents are "
+            "copied, references frozen, and the new page takes the old one's place in the swap cache. There are no "
+            "page table entries to be replaced."
+        )
+    return (
+        f"{begins}, and the contents are copied. If this entry is the only one for the page, the copy needs no place "
+        "in the swap cache: it is mapped, and the old page and its swap slot are given up together."
+    )
+
+
 def _whole_fault(rows: Rows, i: int) -> str:
     """All of a fault that its tracepoint tells, where no other step of it was recorded."""
     found = (
@@ -189,7 +216,7 @@ def _whole_fault(rows: Rows, i: int) -> str:
     target = rows.flags[i] >> 32
     return (
         f"{found} Nobody maps it, it is not being written, and its policy says node {target}: misplaced. So the fault "
-        f"moves it to a new page there, which takes its place in the swap cache. {_outcome(rows, i)}"
+        f"moves it to a new page there. {_outcome(rows, i)}"
     )
 
 
@@ -216,12 +243,17 @@ WHY_NOT = {
     "extra_refs": "somebody else holds a reference to it",
     "no_memory": "there is no free memory on the target node",
     "failed": "somebody was quicker, or the copy failed",
+    "hwpoison": "it has a memory error",
+    "shared_exec": "it is code that other processes map as well",
+    "cpuset_off": "the cpuset of the task forbids it",
 }
 """Why a fault leaves a page where it is, by enum mof_result."""
 
 
 def _outcome(rows: Rows, i: int) -> str:
     word = names.mof_result(rows.result[i])
+    if rows.result[i] == names.MOF_MIGRATED_AROUND:
+        return f"A neighbour has been moved along, to frame {rows.dst_pfn[i]:x}."
     if rows.result[i] == names.MOF_MIGRATED:
         return f"The old page is freed. The fault goes on with the new one, frame {rows.dst_pfn[i]:x}."
     return f"The page stays where it is: {WHY_NOT.get(word, word)}. The fault goes on with it, as it was found."

@@ -137,6 +137,10 @@ def result_words(rows: Rows, i: int) -> str:
             return "goes on with new page" if result == 2 else "page as it was"
         case "migrate_folio_on_fault":
             return f"to node {aux}"
+        case "unmap_range_lazy":
+            return f"{(rows.arg[i] - rows.address[i]) // 4096} pages"
+        case "unmap_range_lazy.exit":
+            return f"{result} unmapped"
         case "unmap_folios_lazy.exit":
             return "all unmapped" if result == 0 else f"{result} stay mapped"
         case "migrate:mm_migrate_on_fault":

@@ -183,8 +183,10 @@ class _Teller:
                 return f"{many} more are unmapped." if again else phrases.unmap(len(group))
             case Phase.COPY:
                 return f"{many} more are copied." if again else phrases.copy(len(group))
+            case Phase.LAZY_WALK:
+                return phrases.LAZY_WALK
             case Phase.LAZY_BEGIN:
-                return phrases.LAZY_BEGIN
+                return phrases.LAZY_REST if Phase.LAZY_WALK in told.phases else phrases.LAZY_BEGIN
             case Phase.DONE:
                 return phrases.done(self.rows, group[-1], told.phases, gathering=self.gathering)
             case Phase.QUERY:

@@ -18,6 +18,7 @@ class Phase(StrEnum):
     BATCH = "batch"
     UNMAP = "unmap"
     COPY = "copy"
+    LAZY_WALK = "lazy walk"
     LAZY_BEGIN = "lazy begin"
     LAZY = "lazy"
     DONE = "done"
@@ -51,7 +52,7 @@ class Unit:
 _CALLS = {"__x64_sys_mbind", "do_mbind", "__x64_sys_migrate_pages"}
 _RETURNS = {
     "__x64_sys_mbind.exit", "do_mbind.exit", "__x64_sys_migrate_pages.exit", "migrate_pages.exit",
-    "unmap_folios_lazy.exit",
+    "unmap_folios_lazy.exit", "unmap_range_lazy.exit",
 }  # fmt: skip
 _COPIES = {
     "migrate_folio_move", "migrate_folio_move.exit", "__folio_migrate_mapping.exit", "move_to_new_folio.exit",
@@ -61,6 +62,7 @@ _LAZILY = {"add_to_swap.exit", "try_to_unmap.exit"}
 _OPENS = {
     "__x64_sys_mbind", "__x64_sys_move_pages", "__x64_sys_migrate_pages", "__x64_sys_get_mempolicy", "do_mbind",
     "migrate_pages", "migrate_folio_move", "do_swap_page", "migrate_folio_on_fault", "unmap_folios_lazy",
+    "unmap_range_lazy",
 }  # fmt: skip
 _WHOLE = {
     "__x64_sys_move_pages": Phase.QUERY, "__x64_sys_get_mempolicy": Phase.FAULT, "do_swap_page": Phase.FAULT,
@@ -86,6 +88,8 @@ def _phase(name: str, previous: Phase | None) -> Phase:
         return Phase.COPY
     if name == "unmap_folios_lazy":
         return Phase.LAZY_BEGIN
+    if name == "unmap_range_lazy":
+        return Phase.LAZY_WALK
     if name in _LAZILY:
         return Phase.LAZY
     return previous or Phase.OTHER
@@ -104,10 +108,10 @@ class _Thread:
 def _shape(rows: Rows, indices: Sequence[int]) -> str:
     """What became of a fault, in words that its heading uses as well."""
     by_name = {rows.name(i): i for i in indices}
-    point = by_name.get("migrate:mm_migrate_on_fault")
+    results = [rows.result[i] for i in indices if rows.name(i) == "migrate:mm_migrate_on_fault"]
     checked = by_name.get("check_migrate_misplaced_folio.exit")
-    if point is not None:
-        return names.mof_result(rows.result[point])
+    if results:
+        return names.mof_result(names.MOF_MIGRATED if names.MOF_MIGRATED in results else results[-1])
     if checked is not None:
         return "migrated" if rows.result[checked] == 2 else "stays"
     cached = by_name.get("swap_cache_get_folio.exit")

@@ -545,6 +545,20 @@ ENTER(unmap_folios_lazy) { BEGIN_ENTER(unmap_folios_lazy); return end(r); }
 #ifdef ID_unmap_folios_lazy_exit
 EXIT(unmap_folios_lazy) { BEGIN_EXIT(unmap_folios_lazy); return end(r); }
 #endif
+#if defined(ID_unmap_range_lazy_enter) || defined(ID_unmap_range_lazy_exit)
+INLINE int put_range(struct event *r, u64 *a)
+{
+	r->address = ARG(unmap_range_lazy, start);
+	r->arg = ARG(unmap_range_lazy, end);
+	return end(r);
+}
+#endif
+#ifdef ID_unmap_range_lazy_enter
+ENTER(unmap_range_lazy) { BEGIN_ENTER(unmap_range_lazy); return put_range(r, a); }
+#endif
+#ifdef ID_unmap_range_lazy_exit
+EXIT(unmap_range_lazy) { BEGIN_EXIT(unmap_range_lazy); return put_range(r, a); }
+#endif
 
 #ifdef ID_mm_migrate_on_fault_point
 POINT(mm_migrate_on_fault)

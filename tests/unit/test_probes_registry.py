@@ -66,7 +66,7 @@ def test_sets_are_ordered_and_each_holds_the_next() -> None:
         assert [probe.id for probe in probes_] == sorted(probe.id for probe in probes_)
         assert set(probes_) <= held
         held = set(probes_)
-    assert len(probes_of(ProbeSet.STEPS)) == len(PROBES) == 32
+    assert len(probes_of(ProbeSet.STEPS)) == len(PROBES) == 34
 
 
 PER_LAZY_PAGE = {
