@@ -1,4 +1,4 @@
-"""`mof kernel`: build and list kernels."""
+"""`mof kernel`: build, list and check kernels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from controller.check.data import Step
 from controller.cli.progress import for_stream
 
 app = typer.Typer(help="Kernels by id: 6.12-base, 6.12-mof, 6.12-mof.3 (the first three patches), also with -debug.")
@@ -50,3 +51,49 @@ def listing(as_json: Annotated[bool, typer.Option("--json", help="Machine-readab
     if not found:
         print(f"none built yet; mof kernel build ID, where ID is {identity.known()}")
     return 0
+
+
+@app.command()
+def check(
+    base: Annotated[str, typer.Option(metavar="VERSION", help="The kernel that the series is for.")] = "6.12",
+    prefix: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N", help="Only the first N patches; again for more. Default: every N.", show_default=False
+        ),
+    ] = None,
+    only: Annotated[
+        list[Step] | None,
+        typer.Option(
+            metavar="STEP",
+            help=f"Only this step, again for more: {', '.join(step.value for step in Step)}.",
+            show_default=False,
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do again what an earlier check has passed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> int:
+    """Apply, compile, boot and try every prefix of the series; status 1 when one does not do what it should.
+
+    Goes on where an earlier check was stopped. A whole check of a series takes hours.
+    """
+    from controller.check import data, run, table
+    from guest_kernel import identity, series
+    from provision.host.cache import Cache
+    from provision.host.errors import UserError
+
+    if base not in identity.bases():
+        raise UserError(f"no series for kernel '{base}'", where="--base", hint=f"known: {', '.join(identity.bases())}")
+    patches = series.load(identity.SERIES / base)
+    if wrong := [n for n in prefix or () if not 1 <= n <= len(patches)]:
+        raise UserError(
+            f"the series on {base} has {len(patches)} patches, and no prefix of {wrong[0]}",
+            where="--prefix",
+            hint=f"N is 1 to {len(patches)}",
+        )
+    prefixes = sorted(set(prefix)) if prefix else list(range(1, len(patches) + 1))
+    steps = [step for step in Step if not only or step in only]
+    with for_stream() as progress:
+        checked = run.run(Cache(), base, patches, prefixes, steps, progress, fresh=fresh)
+    print(json.dumps(data.to_json(checked), indent=1) if as_json else table.render(checked))
+    return 1 if checked.failed else 0

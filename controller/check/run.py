@@ -1,0 +1,439 @@
+"""The check itself: prefix by prefix, step by step, each step done unless it is remembered."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from controller.check import dmesg, promises, trial
+from controller.check import guest as guests
+from controller.check.data import Checked, Done, Found, Outcome, Row, Step, unique
+from controller.check.guest import Booted
+from controller.check.memory import Memory
+from controller.workloads import program
+from controller.workloads.memtoy import SCRIPTS
+from guest_kernel import build, check, check_variants, check_warnings, kconfig, series, source
+from guest_kernel.check_stage import Stage
+from guest_kernel.check_variants import VARIANTS, Variant
+from guest_kernel.identity import KernelId
+from provision.host.cache import Cache, digest_file
+from provision.host.errors import GuestLost, InfraError, UserError
+from provision.host.progress import Progress
+
+RECIPE = 1
+"""Raised when a step comes to look at more, or at other things, than it did: what is remembered is then done again."""
+
+MAIN_BYTES = 6 * 2**30
+APART_BYTES = 4 * 2**30
+"""Unpacked 1.5 GB; built in the usual configuration 3.5 GB; the small ones 0.4 GB each."""
+
+BUILD_LOCK = "kernel-build"
+"""As in guest_kernel.build: one kernel of the usual size at a time is built on a host."""
+DOES_NOT_BUILD = re.compile(r"the kernel does not build|\d+ of \d+ configuration options were not accepted")
+"""What guest_kernel.build and .kconfig say when it is the tree's fault that there is no kernel, and not the host's."""
+
+USUAL = "usual"
+"""The output folder of the usual configuration, where that is not built in the tree itself."""
+
+WORDS = 40
+"""Lines of a failure that are kept."""
+
+
+def kernel_id(base: str, number: int, length: int) -> KernelId:
+    """The kernel of a prefix. The whole series goes by the name under which everybody else builds it."""
+    if number == 0:
+        return KernelId(base, False)
+    return KernelId(base, True, None if number == length else number)
+
+
+class Runner:
+    """Does steps of prefixes; as a context manager it owns trees and a guest, and leaves none."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        base: str,
+        patches: tuple[series.Patch, ...],
+        progress: Progress,
+        *,
+        remember: bool = True,
+    ) -> None:
+        self.base = base
+        self.patches = patches
+        self.origin = source.locate(cache, base, progress)
+        self._cache = cache
+        self._progress = progress
+        self._memory = Memory(cache, on=remember)
+        self._stack = ExitStack()
+        self._main = Stage(cache, self.origin, patches, "check", progress)
+        self._apart = Stage(cache, self.origin, patches, "check-variants", progress)
+        self._plain = Stage(cache, self.origin, (), "check-base", progress)
+        self._booted: tuple[int, ExitStack, Booted] | None = None
+        self._before: dict[str, tuple[str, ...]] = {}
+        self._inputs: dict[int, dict[str, Any]] = {}
+        self._work: dict[Step, Callable[[int], Found]] = {
+            Step.APPLY: self._apply,
+            Step.CHECKPATCH: self._checkpatch,
+            Step.OBJECTS: self._objects,
+            Step.BUILD: self._build,
+            Step.VARIANTS: self._variants,
+            Step.BOOT: self._boot,
+            Step.PROMISE: self._promise,
+        }
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._main)
+        self._stack.enter_context(self._apart)
+        self._stack.enter_context(self._plain)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.leave_guest()
+        finally:
+            self._stack.close()
+
+    def kernel(self, number: int) -> KernelId:
+        return kernel_id(self.base, number, len(self.patches))
+
+    # What a step depends on.
+
+    def inputs(self, step: Step, number: int) -> dict[str, Any]:
+        """Everything that decides what the step comes to; number 0 is the kernel without a patch."""
+        common = {
+            "recipe": RECIPE,
+            "source": {"version": self.origin.version, "sha256": self.origin.sha256},
+            "patches": [patch.sha256 for patch in self.patches[:number]],
+        }
+        if number not in self._inputs:
+            self._inputs[number] = build.inputs(self.kernel(number), self.origin)
+        kernel = self._inputs[number]
+        match step:
+            case Step.APPLY:
+                return common
+            case Step.CHECKPATCH:
+                return {**common, "ignored": dict(check.IGNORED)}
+            case Step.OBJECTS | Step.BUILD:
+                return {**common, "config": kernel["config"], "compiler": kernel["compiler"]}
+            case Step.VARIANTS:
+                asked = {v.name: {s: value for s, (value, _) in v.asked().items()} for v in VARIANTS}
+                return {**common, "config": asked, "compiler": kernel["compiler"]}
+            case Step.BOOT:
+                return {**common, "kernel": kernel, "patterns": digest_file(Path(dmesg.__file__))}
+            case Step.PROMISE:
+                standing = promises.standing(self.patches[:number])
+                return {
+                    **common,
+                    "kernel": kernel,
+                    "patterns": digest_file(Path(dmesg.__file__)),
+                    "claims": [c.name for c in standing],
+                    "code": _digests(trial.__file__, *(c.holds.__code__.co_filename for c in standing)),
+                    "programs": {
+                        name: _digests(*(program.FOLDER / name).glob("*.[ch]"))
+                        for name in ("memtoy", *(name for c in standing for name in c.programs))
+                    },
+                    "scripts": _digests(*SCRIPTS.glob("*.memtoy")),
+                }
+
+    def _inputs_before(self, variant: Variant | None) -> dict[str, Any]:
+        """The same for the build without a patch, in the usual configuration or in a variant's."""
+        if variant is None:
+            return {**self.inputs(Step.BUILD, 0), "before": ""}
+        return {**self.inputs(Step.VARIANTS, 0), "before": variant.name}
+
+    def forget(self, steps: Sequence[Step], prefixes: Sequence[int]) -> None:
+        """As if these had never been done."""
+        for step in steps:
+            for number in prefixes:
+                self._memory.forget(step, self.inputs(step, number))
+            for variant in _compared(step):
+                self._memory.forget(step, self._inputs_before(variant))
+
+    # Doing them.
+
+    def prepare(self, steps: Sequence[Step], prefixes: Sequence[int]) -> None:
+        """Ask for space, and learn what the builds without a patch warn of, while the trees have none."""
+        due = [s for s in steps if any(self._memory.recall(s, self.inputs(s, n)) is None for n in prefixes)]
+        main = MAIN_BYTES if {Step.OBJECTS, Step.BUILD} & set(due) else 0
+        self._cache.require_space(main + (APART_BYTES if Step.VARIANTS in due else 0))
+        for step in due:
+            for variant in _compared(step):
+                self._warnings_before(variant)
+
+    def _warnings_before(self, variant: Variant | None) -> tuple[str, ...]:
+        """What the kernel without a patch warns of in this configuration. InfraError when it does not build."""
+        name = variant.name if variant is not None else ""
+        if name not in self._before:
+            inputs = self._inputs_before(variant)
+            step = Step.BUILD if variant is None else Step.VARIANTS
+            done = self._memory.recall(step, inputs)
+            if done is None:
+                what = f"{self.kernel(0)} {name}".strip()
+                self._progress.step(f"{what}: compiling, to compare with")
+                began = time.monotonic()
+                built = self._whole(0) if variant is None else self._small(variant, 0)[1]
+                if built is not None and built.errors:
+                    raise InfraError(
+                        "the kernel does not build without any patch", where=what, detail="\n".join(built.errors)
+                    )
+                said = list(built.warnings) if built is not None else []
+                done = Done(step, Outcome.OK, time.monotonic() - began, figures={"said": said})
+                self._memory.keep(done, inputs)
+            self._before[name] = tuple(done.figures["said"])
+        return self._before[name]
+
+    def row(self, number: int, steps: Sequence[Step]) -> Row:
+        """All steps of a prefix, but not those that an earlier one has made pointless."""
+        patch = self.patches[number - 1]
+        done: list[Done] = []
+        try:
+            for step in steps:
+                why = _pointless(step, done)
+                done.append(Done(step, Outcome.SKIPPED, notes=(why,)) if why else self.step(step, number))
+        finally:
+            self.leave_guest()
+        return Row(number, patch.name, patch.subject, patch.sha256, tuple(done))
+
+    def step(self, step: Step, number: int) -> Done:
+        """One step, recalled or done."""
+        inputs = self.inputs(step, number)
+        if (known := self._memory.recall(step, inputs)) is not None:
+            return known
+        self._progress.step(f"{self.kernel(number)}: {step.value}")
+        began = time.monotonic()
+        try:
+            found = self._work[step](number)
+        except UserError as wrong:
+            # The series is the person's input, but what does not fit is the finding here.
+            found = Found((str(wrong),))
+        except GuestLost as lost:
+            found = Found((str(lost), *lost.console_tail.splitlines()[-WORDS:]))
+        except InfraError as wrong:
+            if not DOES_NOT_BUILD.fullmatch(wrong.message):
+                raise
+            found = Found((str(wrong), *wrong.detail.splitlines()[-WORDS:]))
+        outcome = Outcome.FAILED if found.words else Outcome.OK
+        done = Done(step, outcome, time.monotonic() - began, found.words, found.notes, found.figures)
+        self._memory.keep(done, inputs)
+        return done
+
+    # The steps.
+
+    def _apply(self, number: int) -> Found:
+        self._main.at(number)
+        return Found(figures={"files": len(self.patches[number - 1].touches)})
+
+    def _checkpatch(self, number: int) -> Found:
+        said = check.checkpatch(self.patches[number - 1], self._main.at(number))
+        return Found(tuple(map(str, said)), (), {"complaints": len(said)})
+
+    def _configured(self, number: int) -> Path:
+        tree = self._main.at(number)
+        build.configure(self._cache, self.kernel(number), tree)
+        return tree
+
+    def _objects(self, number: int) -> Found:
+        kernel = self.kernel(number)
+        built = check.objects(
+            self._cache,
+            check.touched(self.patches[number - 1]),
+            self._configured(number),
+            self._progress,
+            localversion=kernel.localversion,
+        )
+        new = self._new_with_w1(built, USUAL, kconfig.merge(kconfig.fragments(self.kernel(0))))
+        return Found(
+            (*built.errors, *new)[:WORDS],
+            tuple(f"not compiled in this configuration: {name}" for name in built.left_out),
+            {"objects": list(built.objects), "warnings": len(built.warnings), "new": new},
+        )
+
+    def _new_with_w1(self, built: check.Built, name: str, asked: Mapping[str, tuple[str, str]]) -> list[str]:
+        """The warnings of touched objects that the same files have not without any patch.
+
+        Those are compiled only if there are warnings at all, in a tree of their own, and remembered.
+        """
+        if not built.warnings:
+            return []
+        step = Step.OBJECTS
+        inputs = {
+            **self.inputs(step, 0),
+            "asked": {symbol: value for symbol, (value, _) in asked.items()},
+            "before": name,
+            "objects": list(built.objects),
+        }
+        done = self._memory.recall(step, inputs)
+        if done is None:
+            self._progress.step(f"{self.kernel(0)} {name}: compiling {len(built.objects)} objects, to compare with")
+            began = time.monotonic()
+            tree = self._plain.at(0)
+            there = [o for o in built.objects if (tree / o).with_suffix(".c").exists()]
+            check.configure(self._cache, tree, name, asked)
+            said = check.objects(self._cache, there, tree, self._progress, out=name).warnings
+            done = Done(step, Outcome.OK, time.monotonic() - began, figures={"said": list(said)})
+            self._memory.keep(done, inputs)
+        return check_warnings.new(done.figures["said"], built.warnings)
+
+    def _whole(self, number: int) -> check.Built:
+        with self._cache.lock(BUILD_LOCK, self._progress):
+            return check.whole(
+                self._cache,
+                self._configured(number),
+                self._progress,
+                localversion=self.kernel(number).localversion,
+            )
+
+    def _build(self, number: int) -> Found:
+        before = self._warnings_before(None)
+        built = self._whole(number)
+        new = check_warnings.new(before, built.warnings)
+        return Found(
+            (*built.errors, *new)[:WORDS],
+            (),
+            {"compiled": built.steps, "warnings": len(built.warnings), "warnings_before": len(before), "new": new},
+        )
+
+    def _small(self, variant: Variant, number: int) -> tuple[check_variants.Outcome, check.Built | None]:
+        """A variant's configuration, and its whole build; None where the configuration cannot be had."""
+        tree = self._apart.at(number)
+        known = any(
+            f"config {variant.symbol.removeprefix('CONFIG_')}\n" in (tree / name).read_text()
+            for name in ("mm/Kconfig", "init/Kconfig", "arch/x86/Kconfig")
+        )
+        result = check.configure(self._cache, tree, variant.name, variant.asked())
+        outcome = check_variants.outcome(variant, result, known)
+        if not outcome.configurable:
+            return outcome, None
+        return outcome, check.whole(self._cache, tree, self._progress, out=variant.name)
+
+    def _variants(self, number: int) -> Found:
+        words: list[str] = []
+        notes: list[str] = []
+        figures: dict[str, Any] = {}
+        for variant in VARIANTS:
+            before = self._warnings_before(variant)
+            self._progress.step(f"{self.kernel(number)}: {variant.name}")
+            began = time.monotonic()
+            outcome, built = self._small(variant, number)
+            notes.append(str(outcome))
+            told: dict[str, Any] = {
+                "asked": {variant.symbol: "n"},
+                "got": {variant.symbol: outcome.got},
+                "configurable": outcome.configurable,
+                "dropped": list(outcome.dropped),
+            }
+            figures[variant.name] = told
+            if built is None:
+                continue
+            new = check_warnings.new(before, built.warnings)
+            tree = self._apart.at(number)
+            wanted = check.touched(self.patches[number - 1])
+            touched = check.objects(self._cache, wanted, tree, self._progress, out=variant.name)
+            new_with_w1 = self._new_with_w1(touched, variant.name, variant.asked())
+            told |= {
+                "compiled": built.steps,
+                "warnings": len(built.warnings),
+                "new": new,
+                "objects": list(touched.objects),
+                "new_with_w1": new_with_w1,
+                "left_out": list(touched.left_out),
+                "seconds": round(time.monotonic() - began, 1),
+            }
+            wrong = (*built.errors, *new, *touched.errors, *(f"W=1: {text}" for text in new_with_w1))
+            words += [f"{variant.name}: {text}" for text in wrong]
+        return Found(tuple(words[:WORDS]), tuple(notes), figures)
+
+    def _guest(self, number: int) -> Booted:
+        """The guest of this prefix, booted when it is first needed."""
+        if self._booted is None or self._booted[0] != number:
+            self.leave_guest()
+            stack = ExitStack()
+            opened = stack.enter_context(guests.booted(self._cache, self.kernel(number), self._progress))
+            self._booted = (number, stack, opened)
+        return self._booted[2]
+
+    def leave_guest(self) -> None:
+        """End the guest, if there is one."""
+        if self._booted is not None:
+            stack, self._booted = self._booted[1], None
+            stack.close()
+
+    def _boot(self, number: int) -> Found:
+        return guests.boot(self._guest(number))
+
+    def _promise(self, number: int) -> Found:
+        return guests.promise(
+            self._guest(number), promises.standing(self.patches[:number]), self._cache, self._progress
+        )
+
+
+def _pointless(step: Step, done: Sequence[Done]) -> str:
+    """Why a step is not even tried after what has been done; empty when it is."""
+    failed = {d.step: d for d in done if d.outcome is Outcome.FAILED}
+    if Step.APPLY in failed:
+        return "the patch does not apply"
+    # A boot that has figures has come to a log, and only that is complained of.
+    if step is Step.PROMISE and Step.BOOT in failed and not failed[Step.BOOT].figures:
+        return "the kernel does not boot"
+    return ""
+
+
+def _compared(step: Step) -> tuple[Variant | None, ...]:
+    """The configurations in which a step compares with the kernel without a patch; None is the usual one."""
+    return {Step.BUILD: (None,), Step.VARIANTS: VARIANTS}.get(step, ())
+
+
+def _digests(*files: str | Path) -> dict[str, str]:
+    return {"/".join(Path(f).parts[-2:]): digest_file(Path(f)) for f in sorted(map(str, files))}
+
+
+def run(
+    cache: Cache,
+    base: str,
+    patches: tuple[series.Patch, ...],
+    prefixes: Sequence[int],
+    steps: Sequence[Step],
+    progress: Progress,
+    *,
+    fresh: bool = False,
+    remember: bool = True,
+) -> Checked:
+    """Check these prefixes (from 1) in these steps. InfraError when the host cannot; what failed is in the result."""
+    began = time.monotonic()
+    rows = []
+    with Runner(cache, base, patches, progress, remember=remember) as runner:
+        if fresh:
+            runner.forget(steps, prefixes)
+        runner.prepare(steps, prefixes)
+        for number in prefixes:
+            rows.append(runner.row(number, steps))
+        facts = _facts(runner, steps)
+    return Checked(
+        base, len(patches), tuple(steps), tuple(rows), time.monotonic() - began, facts, unique(_notes(rows, steps))
+    )
+
+
+def _facts(runner: Runner, steps: Sequence[Step]) -> Mapping[str, Any]:
+    kernel = build.inputs(runner.kernel(0), runner.origin)
+    facts: dict[str, Any] = {"source": kernel["source"], "compiler": kernel["compiler"]}
+    if Step.CHECKPATCH in steps:
+        facts["checkpatch_ignored"] = dict(check.IGNORED)
+    if Step.VARIANTS in steps:
+        facts["variants"] = {v.name: {"asked": {v.symbol: "n", **v.options}, "why": v.why} for v in VARIANTS}
+        facts["variants_fragment"] = kconfig.parse(check_variants.FRAGMENT.read_text())
+    return facts
+
+
+def _notes(rows: Sequence[Row], steps: Sequence[Step]) -> list[str]:
+    notes = []
+    if Step.CHECKPATCH in steps:
+        notes += [f"checkpatch.pl is not asked for {name}: {why}" for name, why in check.IGNORED.items()]
+    notes += [f"{v.name}: {v.why}" for v in VARIANTS if v.why and Step.VARIANTS in steps]
+    return notes + [note for row in rows for d in row.done if d.outcome is not Outcome.SKIPPED for note in d.notes]
