@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from controller.cli import bench, cache, doctor, kernel, run
+from controller.cli import bench, cache, doctor, kernel, run, soundness
 from provision.host.errors import GuestLost, InfraError, MofError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command("run")(run.run)
 app.command("report")(run.report)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+kernel.app.command("selftest")(soundness.selftest)
+kernel.app.command("leaks")(soundness.leaks)
 app.add_typer(kernel.app, name="kernel")
 app.add_typer(cache.app, name="cache")
 

@@ -1,0 +1,38 @@
+"""A guest for commands that are no experiment: no probes, no run folder, only a shell."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller import machine
+from controller.shell import Shell
+from guest_kernel import identity
+from provision.guest.guest import GuestSpec, launched
+from provision.guest.network import Net
+from provision.hardware import topology as topologies
+from provision.host.cache import Cache
+from provision.host.deadline import Deadline
+from provision.host.progress import Progress
+
+
+@contextmanager
+def opened(kernel: str, progress: Progress, append: str = "") -> Iterator[Shell]:
+    """A guest of four nodes with that kernel, and a shell in it; `append`: more kernel parameters."""
+    cache = Cache()
+    with (
+        tempfile.TemporaryDirectory(prefix="mof-bare-") as work,
+        machine.ensured(cache, identity.parse(kernel), progress) as parts,
+    ):
+        spec = GuestSpec(
+            kernel=parts.kernel.bzimage,
+            image=parts.image,
+            topology=topologies.load("4node"),
+            work=Path(work),
+            net=Net.USER,
+            append=append,
+        )
+        with launched(spec, cache, progress) as guest, Shell(guest, parts.image, Deadline.patient(120)) as shell:
+            yield shell
