@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Huge pages, which a swap device takes whole or not at all, and for which there may be no place. */
+#define _GNU_SOURCE
+#include "common.h"
+
+#define UNITS 2
+#define SWAP ((size_t)64 << 20)
+
+void case_huge_whole(void)
+{
+	struct area area;
+
+	swap_in_memory(SWAP, false);
+	area = area_on(FROM, UNITS, HUGE);
+	look("before", &area);
+	lazy("lazy", &area, TO, MF_STRICT);
+	look("out", &area);
+	touch("touch", &area);
+	look("after", &area);
+	check("check", &area);
+	rewrite("rewrite", &area);
+	again("again", &area, OTHER);
+	area_drop(&area);
+}
+
+/* A rotational device has no clusters of slots. */
+void case_huge_rotational(void)
+{
+	struct area area;
+
+	swap_in_memory(SWAP, true);
+	area = area_on(FROM, UNITS, HUGE);
+	look("before", &area);
+	lazy("lazy", &area, TO, MF_STRICT);
+	look("after", &area);
+	touch("touch", &area);
+	check("check", &area);
+	rewrite("rewrite", &area);
+	look("rewritten", &area);
+	area_drop(&area);
+}
+
+void case_huge_no_memory(void)
+{
+	struct area area;
+
+	swap_in_memory(SWAP, false);
+	area = area_on(FROM, UNITS, HUGE);
+	look("before", &area);
+	lazy("lazy", &area, TO, 0);
+	node_fill(TO);
+	touch("touch", &area);
+	look("after", &area);
+	check("check", &area);
+	rewrite("rewrite", &area);
+	node_empty(TO);
+	again("again", &area, TO);
+	area_drop(&area);
+}
