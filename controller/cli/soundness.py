@@ -14,7 +14,7 @@ from provision.host.errors import UserError
 def selftest(
     base: Annotated[str, typer.Option(help="The kernel to compare with.")] = "6.12-base",
     patched: Annotated[str, typer.Option(help="The kernel under test.")] = "6.12-mof",
-    quick: Annotated[bool, typer.Option("--quick", help="Only those that the tests run.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the quicker ones.")] = False,
     only: Annotated[str, typer.Option(help="Only cases whose name this regular expression is found in.")] = "",
 ) -> int:
     """Run the kernel's own tests of its memory management on two kernels; 1 when something differs."""

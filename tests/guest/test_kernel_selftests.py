@@ -1,6 +1,6 @@
 """Nothing else broke: the kernel's own tests come out the same with and without the series.
 
-Those that take long are left to `python -m controller.selftests`, whose table is in docs/selftests.md.
+All of it takes many minutes: `pytest -m long` runs this, `mof kernel selftest` those that take longer still.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from provision.host.cache import Cache
 from provision.host.progress import Silent
 from tests.guest.conftest import opened
 from tests.guest.kernel_log import complaints
+
+pytestmark = pytest.mark.long
 
 AT_LEAST = 800
 """Subtests that pass on each kernel, most of them of `cow`: fewer, and something that they need is missing."""
