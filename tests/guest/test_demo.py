@@ -74,7 +74,7 @@ def test_the_trace_tells_the_steps_in_their_order(demo: Ran) -> None:
     assert demo.folder is not None
     text = (demo.folder / "trace.txt").read_text()
     lazy = text[text.index("anon-8p-lazy") :]
-    order = ["do_mbind", "add_to_swap", "try_to_unmap", "do_swap_page", "migrate_folio_on_fault"]
+    order = ["do_mbind", "unmap_range_lazy", "do_swap_page", "migrate_folio_on_fault", "mm_migrate_on_fault"]
     places = [lazy.index(function) for function in order]
     assert places == sorted(places)
 
