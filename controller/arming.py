@@ -124,6 +124,7 @@ def _spec(plan: Plan, parts: machine.Parts, accel: Accelerator, work: Path, name
         port=plan.options.ssh_port,
         name=name,
         clock=plan.options.clock,
+        features=plan.options.features,
         **more,
     )
 
@@ -239,7 +240,7 @@ def inputs(plan: Plan, parts: machine.Parts, qemu: Qemu, accel: Accelerator) -> 
         MachineSpec(
             name="x", topology=plan.topology, accelerator=accel, kernel=nowhere, root=nowhere, console=nowhere,
             records=nowhere, lines=nowhere, control_fd=3, qmp_fd=4, swap_fd=5, net=UserNet(), clock=plan.options.clock,
-            ram=ram,
+            ram=ram, features=plan.options.features,
         )
     )  # fmt: skip
     return {

@@ -26,7 +26,8 @@ STEPS_PAGES = 4096
 class Options:
     """What a person may choose for a run. `timeout` bounds each case's workload, in seconds of an idle host.
 
-    `boot`: do not fork a template. None: as the experiment says, or as its size suggests.
+    `boot`: do not fork a template. None: as the experiment says, or as its size suggests. `features`: what the guest's
+    processor has beside those of its model, in QEMU's words.
     """
 
     kernel: str | None = None
@@ -38,6 +39,7 @@ class Options:
     ring_pages: int = RING_PAGES
     clock: Clock = Clock.WALL
     boot: bool = False
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

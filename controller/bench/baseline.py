@@ -16,7 +16,14 @@ from provision.host.errors import UserError
 SCHEMA = 1
 DEFAULT = Path(__file__).parents[2] / "docs" / "bench-baseline.json"
 
-_WORDS = {"kernel": "kernel", "source": "kernel source", "qemu": "QEMU", "accelerator": "accelerator", "cpus": "CPUs"}
+_WORDS = {
+    "kernel": "kernel",
+    "source": "kernel source",
+    "qemu": "QEMU",
+    "accelerator": "accelerator",
+    "cpus": "CPUs",
+    "cpu": "processor",
+}
 _EDGE = 1e-9
 """What floating point may add to a value that is exactly at the edge of its tolerance."""
 

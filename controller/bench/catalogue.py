@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from controller.bench import migration
 from controller.bench.figures import Better, Figure, Kind
 from controller.bench.groups import Group
 
@@ -95,3 +96,5 @@ def figures(group: Group, count: int) -> tuple[Figure, ...]:
             return tuple(_drain())
         case Group.MANY:
             return tuple(_many(count))
+        case Group.MIGRATION:
+            return migration.figures()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -305,8 +305,13 @@ def many(lab: Lab, count: int, rounds: int, progress: Progress) -> Samples:
 
 def filled(group: Group, count: int, samples: Samples, facts: Mapping[str, str]) -> tuple[Figure, ...]:
     """The group's figures with their samples; what was not measured is absent."""
+    return fill(figures(group, count), samples, facts)
+
+
+def fill(wanted: Iterable[Figure], samples: Samples, facts: Mapping[str, str]) -> tuple[Figure, ...]:
+    """These figures with their samples; what was not measured is absent."""
     found: list[Figure] = []
-    for figure in figures(group, count):
+    for figure in wanted:
         got = samples.get(figure.name, Absent("not measured"))
         if isinstance(got, Absent):
             found.append(figure.absent(got.reason, failed=got.failed))

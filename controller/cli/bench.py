@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.bench.groups import Group
+from controller.bench.groups import Group, chosen
 from controller.cli.progress import for_stream
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 def bench(
     rounds: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="So many rounds; the median counts.")] = 3,
     only: Annotated[
-        list[Group] | None, typer.Option(metavar="GROUP", help="start, pages, probes, drain or many; again for more.")
+        list[Group] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="start, pages, probes, drain, many; migration, which is not among all. Again for more.",
+        ),
     ] = None,
     kernel: Annotated[str | None, typer.Option(metavar="ID", help="Kernel to measure on (mof kernel list).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs side by side, fewer boots beside them.")] = False,
@@ -42,13 +46,17 @@ def bench(
     ] = False,
     history: Annotated[Path | None, typer.Option(metavar="FILE", help="Add the figures to a file, as a line.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON to a file too.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Put the tables of migration into a document that has a place.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> int:
-    """Measure start, migration, probes and many runs; status 1 when a figure got worse than the baseline."""
+    """Measure start, a page that moves, probes and many runs; status 1 when a figure got worse than the baseline."""
     from controller import evidence, session
     from controller.bench import baseline as baselines
-    from controller.bench import catalogue, commands, table
+    from controller.bench import catalogue, commands, migration_guest, migration_tables, table
     from controller.bench.figures import to_json
+    from controller.bench.migration import NOTE
     from controller.experiment import DEFAULT_KERNEL
     from guest_kernel import identity
     from provision.host.cache import Cache
@@ -62,7 +70,11 @@ def bench(
         ("--baseline", against if write_baseline else None),
     ):
         _writable(option, path)
-    groups = [one for one in Group if not only or one in only]
+    groups = chosen(only)
+    if Group.MIGRATION in groups:
+        migration_guest.kernels(wanted)
+    if markdown is not None:
+        _has_place(markdown, groups)
     began = time.monotonic()
     with for_stream() as progress, commands.lab(str(wanted)) as lab:
         bed, measured = _measure(
@@ -80,6 +92,8 @@ def bench(
         "machine": bed,
         "host": session.facts_of_host(),
     }
+    if Group.MIGRATION in groups:
+        head["note"] = NOTE
     told = {
         "schema": baselines.SCHEMA,
         **head,
@@ -98,7 +112,15 @@ def bench(
         f"mof bench: {rounds} round{'s' if rounds > 1 else ''}, kernel {bed['kernel']} ({bed['release']}), "
         f"QEMU {bed['qemu']}, {bed['accelerator']}, {bed['cpus']} CPUs, {head['seconds']:.0f} s"
     )
+    migration = measured.get(Group.MIGRATION.value, ())
+    if migration:
+        # Of its hundreds, those that are to be a certain way; the rest is in tables of its own.
+        measured[Group.MIGRATION.value] = tuple(one for one in migration if one.target is not None or one.name in worse)
+    if markdown is not None:
+        migration_tables.write(markdown, migration_tables.tables(migration))
     print(text if as_json else table.render(title, measured, comparisons))
+    if migration and not as_json:
+        print(f"\n{migration_tables.tables(migration)}", end="")
     return 1 if failed or (worse and not write_baseline) else 0
 
 
@@ -129,6 +151,17 @@ def _writable(option: str, path: Path | None) -> None:
         raise UserError(f"{path} cannot be written", where=option, hint="name a file that you may write")
 
 
+def _has_place(document: Path, groups: list[Group]) -> None:
+    """UserError when the tables could not be written into the document in the end."""
+    from controller.bench import migration_tables
+    from provision.host.errors import UserError
+
+    if Group.MIGRATION not in groups:
+        raise UserError("only migration has tables", where="--markdown", hint="add --only migration")
+    migration_tables.check(document)
+    _writable("--markdown", document)
+
+
 def _compared(told: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
     if comparison.baseline is None:
         return told
@@ -151,9 +184,10 @@ def _measure(
 ) -> tuple[dict[str, str], dict[str, tuple[Figure, ...]]]:
     """On what was measured, and the figures by group."""
     import os
+    from functools import partial
 
     from controller import machine, overhead
-    from controller.bench import measure
+    from controller.bench import measure, migration_guest
     from controller.experiment import DEFAULT_TOPOLOGY
     from provision.guest import accelerator
     from provision.hardware import topology as topologies
@@ -185,9 +219,18 @@ def _measure(
                     samples = measure.drain(lab, rounds, progress)
                 case Group.MANY:
                     samples = measure.many(lab, count, rounds, progress)
+                case Group.MIGRATION:
+                    described = partial(_counted, counted)
+                    found[group.value] = migration_guest.measured(wanted, rounds, cache, described, progress)
+                    continue
             same = counted if group in (Group.PAGES, Group.PROBES) else timed
             found[group.value] = measure.filled(group, count, samples, same)
     return {**timed, "release": kernel.release, "build_id": kernel.build_id}, found
+
+
+def _counted(facts: Mapping[str, str], kernel: Kernel) -> dict[str, str]:
+    """The same facts of another kernel."""
+    return {**facts, "kernel": kernel.id, "source": _source(kernel)}
 
 
 def _source(kernel: Kernel) -> str:

@@ -58,7 +58,8 @@ class RootImage(Protocol):
 @dataclass(frozen=True)
 class GuestSpec:
     """What to start. `work`: the run folder; console, records and QEMU's own words go there. `accelerator` AUTO follows
-    MOF_ACCEL. `port`: on the host's loopback, 0 for any. `append`: more kernel parameters.
+    MOF_ACCEL. `port`: on the host's loopback, 0 for any. `append`: more kernel parameters. `features`: more of the
+    processor's, in QEMU's words.
 
     `keep`: a folder for the guest's memory and swap, which then can be saved (provision.guest.snapshot). `saved`: go on
     with a guest that was, instead of booting; all else has to be as it was then.
@@ -77,6 +78,7 @@ class GuestSpec:
     clock: Clock = Clock.WALL
     keep: Path | None = None
     saved: Saved | None = None
+    features: tuple[str, ...] = ()
 
 
 class Guest:
@@ -312,6 +314,7 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
                 ram=_ram(spec, qemu),
                 incoming=spec.saved is not None,
                 append=spec.append,
+                features=spec.features,
             )
             argv = (qemu.path, *command_line.arguments(machine))
             fds = [qmp.fileno(), control.fileno(), *net.fds, *([swap] if swap is not None else [])]

@@ -99,7 +99,8 @@ class TapNet:
 class MachineSpec:
     """All that QEMU is told. Descriptors are inherited: `control_fd` and `qmp_fd` are listening unix sockets, `swap_fd`
     is the swap disk's file (None: no swap). `ram`: None for memory that nobody can save. `incoming`: do not boot, wait
-    for the state of a guest that was saved."""
+    for the state of a guest that was saved. `features`: what the processor has beside those of its model, in QEMU's words
+    (`erms`)."""
 
     name: str
     topology: Topology
@@ -117,6 +118,7 @@ class MachineSpec:
     ram: RamFiles | None = None
     incoming: bool = False
     append: str = ""
+    features: tuple[str, ...] = ()
 
 
 def kernel_command_line(spec: MachineSpec) -> str:
@@ -161,6 +163,7 @@ def _processor(spec: MachineSpec) -> list[str]:
         accelerator, cpu = "kvm", CPU_KVM
     else:
         raise ValueError("the accelerator is not decided")
+    cpu += "".join(f",+{feature}" for feature in spec.features)
     counted: tuple[str, ...] = ()
     if spec.clock is Clock.INSN:
         if spec.accelerator is not Accelerator.TCG:

@@ -107,7 +107,9 @@ def test_without_events_the_mechanism_is_what_the_script_asked_for() -> None:
 def test_mapping_anew_starts_a_new_segment() -> None:
     found = segments.segments([mapped(10), touch(20), mapped(30, 2), touch(40, 2)])
     assert [(s.pages, s.since, s.until) for s in found] == [(4, 10, 30), (2, 30, segments.FOREVER)]
-    table = pages.page_table(case(mapped(10), where(20, 1, 1, 1, 1), mapped(30), where(40, 2, 2, 2, 2)), no_moves(), events=False)
+    table = pages.page_table(
+        case(mapped(10), where(20, 1, 1, 1, 1), mapped(30), where(40, 2, 2, 2, 2)), no_moves(), events=False
+    )
     assert len(table) == 8
     assert not pages.changed(table).any()
 

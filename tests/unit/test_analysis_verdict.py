@@ -256,7 +256,9 @@ def test_a_manual_migration_costs_by_all_pages_of_the_process() -> None:
 
 def test_lazy_costs_hold_every_touch_that_moved_pages() -> None:
     run = recorded.only(recorded.evidence("more"), "lazy-40")
-    timed = [d for d in run.cases[0].results if "lazy" in d.text or d.text in ("touch foo 0 20p read", "touch foo read=1")]
+    timed = [
+        d for d in run.cases[0].results if "lazy" in d.text or d.text in ("touch foo 0 20p read", "touch foo read=1")
+    ]
     assert len(timed) == 3
     total = sum(int(done.raw.get("ns", done.end_ns - done.start_ns)) for done in timed)
     assert judged(run).cases[0].cost_per_page.value == pytest.approx(total / 40, rel=0.01)

@@ -48,6 +48,7 @@ def with_options(**options: Any) -> Callable[[Plan], Plan]:
         with_options(clock=Clock.INSN),
         with_options(net=Net.TAP),
         with_options(ring_pages=1024),
+        with_options(features=("erms",)),
         lambda plan: dataclasses.replace(plan, probes=ProbeSet.COUNTS),
         lambda plan: dataclasses.replace(plan, topology=topology.load("2node")),
         lambda plan: dataclasses.replace(plan, topology=dataclasses.replace(plan.topology, swap_mb=512)),

@@ -160,4 +160,10 @@ def test_the_catalogue_holds_together() -> None:
         "probes.counts_of_none_lazy": 1.01,
         "probes.full_of_none_lazy": 1.05,
         "many.16_forks_of_boots": 8.0,
+        "migration.after.1.lazy": 16_000,
+        "migration.after.1024.of_direct": 1.30,
+        "migration.around.1024.of_direct": 1.05,
+        "migration.hinting.1024.of_direct": 1.20,
+        "migration.off.cache_of_base": 1.005,
+        "migration.off.device_of_base": 1.005,
     }

@@ -95,6 +95,15 @@ def test_sockets_do_not_cross_nodes(groups: tuple[tuple[int, ...], ...], expecte
     assert args[args.index("-smp") + 1] == expected
 
 
+@pytest.mark.parametrize(("accelerator", "model"), [(Accelerator.TCG, qemu.CPU_TCG), (Accelerator.KVM, qemu.CPU_KVM)])
+def test_features_are_added_to_the_model(accelerator: Accelerator, model: str) -> None:
+    spec = dataclasses.replace(SPEC, accelerator=accelerator, features=("erms", "fsrm"))
+    args = qemu.arguments(spec)
+    assert args[args.index("-cpu") + 1] == f"{model},+erms,+fsrm"
+    without = qemu.arguments(dataclasses.replace(spec, features=()))
+    assert [a for a in args if a not in without] == [f"{model},+erms,+fsrm"]
+
+
 def test_kvm_does_not_count_instructions() -> None:
     with pytest.raises(ValueError, match="only TCG counts"):
         qemu.arguments(dataclasses.replace(SPEC, accelerator=Accelerator.KVM, clock=Clock.INSN))

@@ -95,7 +95,11 @@ def test_what_people_wrote_is_escaped() -> None:
 
 
 def test_the_machine_and_how_to_repeat_it() -> None:
-    manifest = {"experiment": "demo", "qemu_command": ["qemu-system-x86_64", "-machine", "q35"], "started": "2026-01-01"}
+    manifest = {
+        "experiment": "demo",
+        "qemu_command": ["qemu-system-x86_64", "-machine", "q35"],
+        "started": "2026-01-01",
+    }
     text = page(replace(recorded.evidence("demo"), clock=Clock.INSN), manifest)
     assert "mof run demo --kernel 6.12-mof --topology 4node" in text
     assert "qemu-system-x86_64 -machine q35" in text
