@@ -85,7 +85,7 @@ static int protect(char *at, size_t size, bool on)
 	return ioctl(watch_fd, UFFDIO_WRITEPROTECT, &how);
 }
 
-/* Lets each write go on that it is told of. Until the descriptor is closed, or nothing comes any more. */
+/* Lets each write go on that it is told of. Until there was one a page, or nothing comes any more: then lets all go on. */
 static void *let_writes(void *unused)
 {
 	struct uffd_msg message;
@@ -101,6 +101,7 @@ static void *let_writes(void *unused)
 			other_events++;
 		protect(page, PAGE, false);
 	}
+	protect(area.at, length(), false);
 	return unused;
 }
 

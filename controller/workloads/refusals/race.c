@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <time.h>
 
 #include "common.h"
 
@@ -13,6 +14,7 @@
 #define MIGRATIONS 1100			/* enough of these */
 #define SHARED_PAGES 32
 #define ROUNDS 8			/* between two looks at how many there were */
+#define SECONDS 300			/* after which it has to do without */
 #define WORDS (PAGE / sizeof(uint64_t))
 
 static struct area area;
@@ -63,6 +65,7 @@ static void put_sums(void)
 void case_race(void)
 {
 	long rounds = 0, refused = 0, moved_before;
+	time_t end = time(NULL) + SECONDS;
 	pthread_t threads[THREADS];
 
 	swap_in_memory(0, false);
@@ -79,7 +82,8 @@ void case_race(void)
 	while (__atomic_load_n(&going, __ATOMIC_ACQUIRE)) {
 		if (set_policy(&area, POLICY_BIND, rounds % 2 ? FROM : TO, MF_MOVE | MF_LAZY))
 			refused++;
-		if (++rounds % ROUNDS == 0 && counter("pgmigrate_on_fault") - moved_before >= MIGRATIONS)
+		if (++rounds % ROUNDS == 0 &&
+		    (counter("pgmigrate_on_fault") - moved_before >= MIGRATIONS || time(NULL) > end))
 			__atomic_store_n(&enough, true, __ATOMIC_RELAXED);
 	}
 	for (long thread = 0; thread < THREADS; thread++)
