@@ -14,7 +14,7 @@ Requests are JSON objects, a line each, `{"do": verb, ...}`; so are the answers,
     forget                          the same, and counts from here: what was is in no answer any more, this one included
     selftest                        per probe expected, fired, ok, why; its events are in no later count
     become  host, realtime_ns,      for a guest forked from another: host name, CLOCK_REALTIME, and bytes in hex that are
-            entropy                 mixed into random numbers; the new clock offset
+            entropy                 mixed into random numbers; the new clock offset. Counts from here, as forget
     sync    token                   the token: a controller that does not know what its predecessor left in the port
                                     sends a newline and this, and reads on to its answer
     quit
@@ -41,7 +41,7 @@ from typing import Any
 
 from probes import identity, kernel, selftest
 from probes.attach import Attached, AttachError, attach
-from probes.drain import Drain, DrainError
+from probes.drain import Drain, DrainError, Fired
 from probes.programs import Programs
 from probes.records import NODES_SHIFT, PAGE_STRUCT_SIZE, RECORD_SIZE, VMEMMAP
 from probes.registry import ProbeSet
@@ -188,9 +188,9 @@ class Agent:
             raise DrainError(self.trouble)
         return self.drain
 
-    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _status(self, _: dict[str, Any], now: Fired | None = None) -> dict[str, Any]:
         drain = self._need()
-        probes = drain.report()
+        probes = drain.report(now)
         return {
             "probes": probes,
             "received": sum(counts["received"] for counts in probes.values()),
@@ -204,14 +204,14 @@ class Agent:
         return {"draining": self.draining}
 
     def _flush(self, request: dict[str, Any]) -> dict[str, Any]:
-        accounted = self._need().flush(FLUSH_SECONDS)
-        return {**self._status(request), "accounted": accounted}
+        settled = self._need().flush(FLUSH_SECONDS)
+        return {**self._status(request, settled), "accounted": settled is not None}
 
     def _forget(self, request: dict[str, Any]) -> dict[str, Any]:
         drain = self._need()
-        accounted = drain.flush(FLUSH_SECONDS)
+        settled = drain.flush(FLUSH_SECONDS)
         drain.forget()
-        return {**self._status(request), "accounted": accounted}
+        return {**self._status(request), "accounted": settled is not None}
 
     def _become(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -219,6 +219,9 @@ class Agent:
         except KeyError as error:
             raise ValueError(f"become needs {error}") from error
         identity.become(str(host), int(realtime), bytes.fromhex(entropy))
+        if self.drain:
+            # What has been written so far went to whoever made the other guest.
+            self.drain.forget()
         return self._clocks()
 
     def _selftest(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from probes.attach import Attached
 from probes.ring import Span, count_probes
+
+Fired = Mapping[int, tuple[int, int]]
+"""For each attached probe's id: how often it fired, and how many of its records were lost."""
 
 
 class DrainError(Exception):
@@ -27,7 +31,7 @@ class Drain:
     received: Counter[int] = field(default_factory=Counter)
     written: int = 0
     seconds: float = 0.0
-    base: dict[int, tuple[int, int]] = field(default_factory=dict)
+    base: Fired = field(default_factory=dict)
     kept: list[bytes] | None = None
     """While the self-test runs, records are kept here and not written."""
     _received_base: Counter[int] = field(default_factory=Counter)
@@ -71,28 +75,36 @@ class Drain:
             raise DrainError(f"writing records: {error.strerror}") from error
         self.written += len(span.probes)
 
-    def flush(self, seconds: float) -> bool:
-        """Drain until the ring is empty and the counters agree; False if they do not within `seconds`.
+    def flush(self, seconds: float) -> Fired | None:
+        """Drain until the ring is empty and the counters agree; those counters, or None if they do not within `seconds`.
 
-        They cannot agree while something fires faster than it is read.
+        They cannot agree while something fires faster than it is read. Probes go on firing: whoever tells of this
+        moment tells of these counters, not of what they are when he asks.
         """
         deadline = time.monotonic() + seconds
         while True:
             self.once()
-            if not self.attached.ring.pending and self.agrees():
-                return True
+            now = self.attached.counters()
+            if not self.attached.ring.pending and self.agrees(now):
+                return now
             if time.monotonic() > deadline:
-                return False
+                return None
 
-    def agrees(self) -> bool:
+    def agrees(self, counters: Fired) -> bool:
         """Whether fired = received + lost, for each probe."""
         if not self.attached.recording:
             return True
-        return all(f == self.received[i] + lost for i, (f, lost) in self.attached.counters().items())
+        return all(fired == self.received[i] + lost for i, (fired, lost) in counters.items())
 
     def forget(self) -> None:
-        """Count from here: what has been received so far is taken out of all later answers."""
-        self.base = self.attached.counters()
+        """Count from here: what has been received so far is taken out of all later answers.
+
+        What has fired, and has neither been received nor lost so far, belongs to what comes.
+        """
+        now = self.attached.counters()
+        if self.attached.recording:
+            now = {i: (self.received[i] + lost, lost) for i, (_, lost) in now.items()}
+        self.base = now
         self._missed_base = Counter(self.attached.missed())
         self._received_base = Counter(self.received)
         self.written, self.seconds = 0, 0.0
@@ -101,13 +113,13 @@ class Drain:
         """Runs that the kernel skipped, by probe, where there were any; since `forget()`."""
         return dict(Counter(self.attached.missed()) - self._missed_base)
 
-    def report(self) -> dict[str, dict[str, int]]:
-        """Per probe, by name: fired, lost, received; since `forget()`.
+    def report(self, now: Fired | None = None) -> dict[str, dict[str, int]]:
+        """Per probe, by name: fired, lost, received; since `forget()`. `now`: counters that `flush()` has returned.
 
         Where only counts were asked for, an event is received by being counted.
         """
         out: dict[str, dict[str, int]] = {}
-        now = self.attached.counters()
+        now = self.attached.counters() if now is None else now
         for probe in self.attached.probes:
             fired, lost = now[probe.id]
             fired_before, lost_before = self.base.get(probe.id, (0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,6 +24,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "task_struct": ("pid", "tgid"),
     "pt_regs": ("di", "si", "dx", "r10", "r8", "r9"),
 }
+MEMBERS_OF_SERIES: dict[str, tuple[str, ...]] = {"mpol_decision": ("mode", "origin")}
+"""Only in kernels with the series, as are the probes that read them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ def _of_all(btf: Btf) -> Defines:
     for structure, members in MEMBERS.items():
         for member in members:
             defines[f"OFF_{structure}_{member}"] = btf.offset(structure, member)
+    for structure, members in MEMBERS_OF_SERIES.items():
+        with suppress(BtfError):
+            for member in members:
+                defines[f"OFF_{structure}_{member}"] = btf.offset(structure, member)
     # A structure of one member, which has no name but that of its type: the verifier lets it be read through a pointer.
     defines["OFF_pte_t_pte"] = 0
     defines["PG_HEAD"] = btf.enumerator("pageflags", "PG_head")

@@ -568,9 +568,9 @@ POINT(mm_migrate_on_fault)
 	r->address = ARG(mm_migrate_on_fault, addr);
 	r->folio = VMEMMAP + ARG(mm_migrate_on_fault, src_pfn) * PAGE_STRUCT_SIZE;
 	r->arg = frame ? VMEMMAP + frame * PAGE_STRUCT_SIZE : 0;
-	/* All of them are small, and come without their sign (CAST_TO_U64(), include/trace/bpf_probe.h). */
-	r->flags = ARG(mm_migrate_on_fault, src_nid) | ARG(mm_migrate_on_fault, dst_nid) << 32;
-	r->aux = ARG(mm_migrate_on_fault, mode) | ARG(mm_migrate_on_fault, origin) << 16 |
+	r->flags = ARG(mm_migrate_on_fault, dst_nid) << 32;
+	u64 how = ARG(mm_migrate_on_fault, how);
+	r->aux = READ(u16, how, mpol_decision_mode) | READ(u32, how, mpol_decision_origin) << 16 |
 		 ARG(mm_migrate_on_fault, order) << 24;
 	r->result = ARG(mm_migrate_on_fault, result);
 	return end(r);

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from controller import machine
+from controller import complaints, machine
 from controller.shell import Result, Shell
 from controller.workloads.memtoy import output
 from controller.workloads.memtoy.output import CommandResult
@@ -34,6 +34,18 @@ RUN_SECONDS = 3600
 """Covers building the kernel and the image on a machine with an empty cache."""
 
 CONSOLE_LINES = 40
+
+DEBUG_PARAMETERS = "page_owner=on"
+DEBUG_TIMES = 8
+"""So much more time may a command take on the debug kernel, which checks what it does at every step."""
+
+_debug = False
+"""Whether the debug kernel takes the patched kernel's place (--debug-kernel)."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _debug
+    _debug = bool(config.getoption("--debug-kernel"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -120,6 +132,11 @@ def demo_on_base(once: Callable[..., Ran]) -> Ran:
     return once("run", "demo", "--kernel", "6.12-base", "--json")
 
 
+def soon(seconds: float) -> Deadline:
+    """In so many seconds, or in a multiple of them where the kernel is the slow one."""
+    return Deadline.after(seconds * (DEBUG_TIMES if _debug else 1))
+
+
 @dataclass(frozen=True)
 class Lab:
     """A guest of the patched kernel to try things in, with a shell. Shared: leave it as it was found."""
@@ -129,7 +146,7 @@ class Lab:
     parts: machine.Parts
 
     def run(self, command: str, seconds: float = 60) -> Result:
-        return self.shell.run(command, Deadline.after(seconds))
+        return self.shell.run(command, soon(seconds))
 
     def memtoy(self, text: str, seconds: float = 120) -> tuple[int, list[CommandResult]]:
         """Run a script; memtoy's status and what it answered."""
@@ -142,7 +159,9 @@ class Lab:
 def opened(
     work: Path, *, kernel: str = "6.12-mof", topology: str = "4node", net: Net = Net.USER, append: str = ""
 ) -> Iterator[Lab]:
-    """A guest of its own; `append`: more kernel parameters."""
+    """A guest of its own; `append`: more kernel parameters. Its log is to have no complaint when it is done with."""
+    if _debug and not identity.parse(kernel).debug and kernel != "6.12-base":
+        kernel, append = f"{kernel}-debug", f"{append} {DEBUG_PARAMETERS}".strip()
     parts = machine.ensure(Cache(), identity.parse(kernel), Silent())
     spec = GuestSpec(
         kernel=parts.kernel.bzimage,
@@ -154,6 +173,7 @@ def opened(
     )
     with launched(spec, Cache(), Silent()) as guest, Shell(guest, parts.image, Deadline.after(60)) as shell:
         yield Lab(guest, shell, parts)
+        assert not complaints.found(shell)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_the_charge_stays_with_the_cgroup_even_near_its_limit(case: Case) -> Non
     seen = case("memcg")
     assert (seen["answer"], seen["intact"], seen["nodes"]) == (0, True, [2])
     assert seen["swap_marked"] == 256 * 4096
-    assert seen["swap"] == 0
+    assert 0 <= seen["swap"] <= 64 * 4096, "a CPU gives slots back, and their charge, 64 at a time (mm/swap_slots.c)"
     assert abs(seen["memory"]) <= 64 * 4096, "batches of charges are kept back for each CPU"
     assert seen["counters"]["pgmigrate_on_fault"] == 256
     assert seen["counters"]["pgmigrate_on_fault_fail"] == 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from probes import attach, compiler, kernel, plan, programs
+from probes import attach, compiler, identity, kernel, plan, programs
 from probes.agent import Agent, serve
 from probes.drain import Drain
 from probes.programs import Programs, Token, fill
@@ -131,6 +131,48 @@ def test_forgetting_starts_the_account_anew(monkeypatch: pytest.MonkeyPatch) -> 
     drain.forget()
     assert drain.report() == {"do_mbind": {"fired": 0, "lost": 0, "received": 0}}
     assert drain.missed() == {}
+    attached.close()
+
+
+def test_what_fires_at_that_very_moment_is_in_the_account_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kernel(monkeypatch)
+    attached = attach.attach(ProbeSet.FULL, 1)
+    monkeypatch.setattr(kernel, "missed_runs", lambda _: 0)
+    drain = Drain(attached, None)
+    drain.received[10] = 5
+    # One has fired whose record is still in the ring, and one was lost.
+    monkeypatch.setattr(attached.ring, "counters", lambda ids: dict.fromkeys(ids, (7, 1)))
+    drain.forget()
+    drain.received[10] = 6
+    assert drain.report() == {"do_mbind": {"fired": 1, "lost": 0, "received": 1}}
+    attached.close()
+
+
+def test_what_fires_after_a_flush_is_not_in_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kernel(monkeypatch)
+    attached = attach.attach(ProbeSet.FULL, 1)
+    monkeypatch.setattr(kernel, "missed_runs", lambda _: 0)
+    drain = Drain(attached, None)
+    drain.received[10] = 5
+    moments = iter([(5, 0), (6, 0), (7, 0)])
+    monkeypatch.setattr(attached.ring, "counters", lambda ids: dict.fromkeys(ids, next(moments)))
+    settled = drain.flush(1)
+    assert drain.report(settled) == {"do_mbind": {"fired": 5, "lost": 0, "received": 5}}
+    assert drain.flush(0) is None
+    attached.close()
+
+
+def test_a_fork_does_not_answer_for_what_its_template_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kernel(monkeypatch)
+    monkeypatch.setattr(kernel, "missed_runs", lambda _: 0)
+    monkeypatch.setattr(identity, "become", lambda *_: None)
+    attached = attach.attach(ProbeSet.FULL, 1)
+    agent = Agent(None)
+    agent.drain = Drain(attached, None)
+    agent.drain.received[10] = 5
+    monkeypatch.setattr(attached.ring, "counters", lambda ids: dict.fromkeys(ids, (5, 0)))
+    assert agent.answer(b'{"do": "become", "host": "fork", "realtime_ns": 5, "entropy": ""}')["ok"]
+    assert agent.drain.report() == {"do_mbind": {"fired": 0, "lost": 0, "received": 0}}
     attached.close()
 
 
