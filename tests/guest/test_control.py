@@ -16,6 +16,7 @@ from provision.host.cache import Cache
 from provision.host.deadline import Deadline
 from provision.host.progress import Silent
 from tests.guest.conftest import Lab, opened
+from tests.guest.kernel_log import complaints
 
 EINVAL, EACCES = 22, 13
 PAGES = 8
@@ -49,8 +50,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.shell.put(program.ensure(Cache(), "control", Silent()), "/run/control")
         lab.run("echo 0 > /proc/sys/kernel/numa_balancing && echo 1 > /proc/sys/vm/migrate_on_fault").expect()
         yield lab
-        complaints = lab.run("dmesg | grep -E 'BUG|WARNING|Call Trace|Bad page|INFO: task'").out
-        assert not complaints, lab.run("dmesg | tail -80").out
+        assert not complaints(lab)
 
 
 def steps(lab: Lab, *wanted: str, seconds: float = PATIENCE) -> list[dict[str, Any]]:
