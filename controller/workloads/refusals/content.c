@@ -57,19 +57,8 @@ void case_ksm_shared(void)
 	check("check_twin", &twin);
 	rewrite("rewrite", &area);
 	check("check_twin_after", &twin);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	finish(&area, OTHER);
 	area_drop(&twin);
-}
-
-static long frames[PAGES];
-
-static bool is_written(void)
-{
-	for (int n = 0; n < area.units; n++)
-		if (frame_flags(frames[n]) >> FLAG_WRITEBACK & 1)
-			return false;
-	return true;
 }
 
 /* The twin is written, and so gets copies: each merged page has one mapping left, as one that suits LAZY has. */
@@ -81,21 +70,16 @@ void case_ksm_alone(void)
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	look("moved", &area);
-	for (int n = 0; n < area.units; n++)
-		frames[n] = frame_of(area.at + n * PAGE);
+	remember_frames(&area);
 	/* By reclaim, it gets into the swap cache nevertheless. */
 	need("MADV_PAGEOUT", !madvise(area.at, area.units * PAGE, MADV_PAGEOUT));
-	wait_until("the end of writeback", is_written);
+	wait_until_written();
 	look("out", &area);
 	need("policy", !set_policy(&area, POLICY_BIND, OTHER, 0));
 	step_done("pageout", &area);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	check("check_twin", &twin);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	finish(&area, OTHER);
 	area_drop(&twin);
 }
 
@@ -127,23 +111,19 @@ void case_ksm_copy(void)
 	check("check_twin", &twin);
 	rewrite("rewrite", &area);
 	check("check_twin_after", &twin);
-	again("again", &area, FROM);
-	area_drop(&area);
+	finish(&area, FROM);
 	area_drop(&twin);
 }
 
 /* Clean, and so to be thrown away whenever it is unmapped. */
 void case_freed(void)
 {
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	need("MADV_FREE", !madvise(area.at, area.units * PAGE, MADV_FREE));
 	look("before", &area);
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("after", &area);
 	touch("touch", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	use(&area);
+	finish(&area, OTHER);
 }

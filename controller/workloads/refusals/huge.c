@@ -15,12 +15,8 @@ void case_huge_whole(void)
 	look("before", &area);
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("out", &area);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	touch_and_use(&area);
+	finish(&area, OTHER);
 }
 
 /* A rotational device has no clusters of slots. */
@@ -34,8 +30,7 @@ void case_huge_rotational(void)
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("after", &area);
 	touch("touch", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	use(&area);
 	look("rewritten", &area);
 	area_drop(&area);
 }
@@ -49,11 +44,7 @@ void case_huge_no_memory(void)
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	node_fill(TO);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	node_empty(TO);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
