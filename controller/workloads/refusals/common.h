@@ -200,6 +200,8 @@ struct area usual_area(void);
 void use(struct area *area);
 /* A touch, as "touch"; a look, as "after"; and use() it. */
 void touch_and_use(struct area *area);
+/* Pages that stay mapped: by the plain call, "lazy", and by that which insists, "strict". Then touched, and use() it. */
+void insist(struct area *area);
 /* again(), as "again", and no more of the area. */
 void finish(struct area *area, int node);
 /* mbind() in any way: answer and counters, without what was traced. */

@@ -43,6 +43,17 @@ static void merge(void)
 	set(KSM "run", STOPPED);
 }
 
+/* What is written to one of them is not to be seen in the other. */
+static void use_and_finish_both(int node)
+{
+	check("check", &area);
+	check("check_twin", &twin);
+	rewrite("rewrite", &area);
+	check("check_twin_after", &twin);
+	finish(&area, node);
+	area_drop(&twin);
+}
+
 void case_ksm_shared(void)
 {
 	swap_in_memory(0, false);
@@ -53,12 +64,7 @@ void case_ksm_shared(void)
 	lazy("lazy", &area, TO, MF_MOVE_ALL);
 	look("after", &area);
 	look("twin", &twin);
-	check("check", &area);
-	check("check_twin", &twin);
-	rewrite("rewrite", &area);
-	check("check_twin_after", &twin);
-	finish(&area, OTHER);
-	area_drop(&twin);
+	use_and_finish_both(OTHER);
 }
 
 /* The twin is written, and so gets copies: each merged page has one mapping left, as one that suits LAZY has. */
@@ -107,12 +113,7 @@ void case_ksm_copy(void)
 	look("after", &area);
 	touch("touch_twin", &twin);
 	look("twin", &twin);
-	check("check", &area);
-	check("check_twin", &twin);
-	rewrite("rewrite", &area);
-	check("check_twin_after", &twin);
-	finish(&area, FROM);
-	area_drop(&twin);
+	use_and_finish_both(FROM);
 }
 
 /* Clean, and so to be thrown away whenever it is unmapped. */

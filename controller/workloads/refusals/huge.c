@@ -6,13 +6,20 @@
 #define UNITS 2
 #define SWAP ((size_t)64 << 20)
 
-void case_huge_whole(void)
+static struct area huge_area(bool rotational)
 {
 	struct area area;
 
-	swap_in_memory(SWAP, false);
+	swap_in_memory(SWAP, rotational);
 	area = area_on(FROM, UNITS, HUGE);
 	look("before", &area);
+	return area;
+}
+
+void case_huge_whole(void)
+{
+	struct area area = huge_area(false);
+
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("out", &area);
 	touch_and_use(&area);
@@ -22,11 +29,8 @@ void case_huge_whole(void)
 /* A rotational device has no clusters of slots. */
 void case_huge_rotational(void)
 {
-	struct area area;
+	struct area area = huge_area(true);
 
-	swap_in_memory(SWAP, true);
-	area = area_on(FROM, UNITS, HUGE);
-	look("before", &area);
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("after", &area);
 	touch("touch", &area);
@@ -37,11 +41,8 @@ void case_huge_rotational(void)
 
 void case_huge_no_memory(void)
 {
-	struct area area;
+	struct area area = huge_area(false);
 
-	swap_in_memory(SWAP, false);
-	area = area_on(FROM, UNITS, HUGE);
-	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	node_fill(TO);
 	touch_and_use(&area);

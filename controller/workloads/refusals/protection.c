@@ -24,13 +24,7 @@ void case_mlocked(void)
 {
 	area = usual_area();
 	need("mlock", !mlock(area.at, length()));
-	look("before", &area);
-	lazy("lazy", &area, TO, 0);
-	look("after", &area);
-	lazy("strict", &area, TO, MF_STRICT);
-	touch("touch", &area);
-	look("after_strict", &area);
-	use(&area);
+	insist(&area);
 	need("munlock", !munlock(area.at, length()));
 	finish(&area, TO);
 }

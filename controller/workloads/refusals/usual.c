@@ -24,6 +24,17 @@ void touch_and_use(struct area *area)
 	use(area);
 }
 
+void insist(struct area *area)
+{
+	look("before", area);
+	lazy("lazy", area, TO, 0);
+	look("after", area);
+	lazy("strict", area, TO, MF_STRICT);
+	touch("touch", area);
+	look("after_strict", area);
+	use(area);
+}
+
 void finish(struct area *area, int node)
 {
 	again("again", area, node);
