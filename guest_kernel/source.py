@@ -120,5 +120,5 @@ def _fetched(cache: Cache, base: str, progress: Progress) -> Source:
 
 def unpack(source: Source, into: Path) -> Path:
     """Unpack the tarball into the existing folder `into`; returns the tree (about 1.5 GB, 10 s)."""
-    process.run([process.find("tar"), "-C", str(into), "-xJf", str(source.tarball)], deadline=Deadline.after(600))
+    process.run([process.find("tar"), "-C", str(into), "-xJf", str(source.tarball)], deadline=Deadline.patient(600))
     return into / package(source.base)

@@ -109,11 +109,15 @@ def _cached(trial: Trial, switch: str) -> tuple[Mapping[str, Any], dict[str, int
     return told, counted
 
 
-def cached_stay(trial: Trial) -> Mapping[str, Any]:
-    told, counted = _cached(trial, "1")
-    _require(told["after"] == [FROM] * PAGES, f"touching them put them on {told['after']}, not back on {FROM}")
-    _require(not any(counted.values()), f"counters rose: {counted}")
+def _stay(trial: Trial, switch: str, when: str = "") -> Mapping[str, Any]:
+    told, counted = _cached(trial, switch)
+    _require(told["after"] == [FROM] * PAGES, f"{when}touching them put them on {told['after']}, not back on {FROM}")
+    _require(not any(counted.values()), f"{when}counters rose: {counted}")
     return {"nodes": told["after"], **counted}
+
+
+def cached_stay(trial: Trial) -> Mapping[str, Any]:
+    return _stay(trial, "1")
 
 
 def cached_move(trial: Trial) -> Mapping[str, Any]:
@@ -125,10 +129,7 @@ def cached_move(trial: Trial) -> Mapping[str, Any]:
 
 
 def cached_stay_when_off(trial: Trial) -> Mapping[str, Any]:
-    told, counted = _cached(trial, "0")
-    _require(told["after"] == [FROM] * PAGES, f"off, touching them put them on {told['after']}, not back on {FROM}")
-    _require(not any(counted.values()), f"off, counters rose: {counted}")
-    return {"nodes": told["after"], **counted}
+    return _stay(trial, "0", "off, ")
 
 
 def switch(trial: Trial) -> Mapping[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller import machine
-from controller.check import dmesg, trial
+from controller import complaints, machine
+from controller.check import trial
 from controller.check.claims import Claim
 from controller.check.data import Found
 from controller.check.trial import Broken, Trial
@@ -62,11 +62,11 @@ def booted(cache: Cache, kernel: KernelId, progress: Progress) -> Iterator[Boote
 def boot(one: Booted) -> Found:
     """What the log says after the boot. The right kernel has to run: its release is compared."""
     log = one.log()
-    said = dmesg.complaints(log)
+    said = complaints.wrong(log)
     release = one.trial.run("uname -r").expect().out.strip()
     if release != one.parts.kernel.release:
         said.append(f"the guest runs {release}, not {one.parts.kernel.release}")
-    notes = [f"stalls, which may be the host's doing: {text}" for text in dmesg.stalls(log)]
+    notes = [f"stalls, which may be the host's doing: {text}" for text in complaints.stalls(log)]
     figures: dict[str, Any] = {
         "kernel": one.parts.kernel.id,
         "release": release,
@@ -93,5 +93,5 @@ def promise(one: Booted, claims: Sequence[Claim], cache: Cache, progress: Progre
             why = "; ".join([str(wrong), *getattr(wrong, "detail", "").splitlines()[-2:]])
             figures[claim.name] = {"title": claim.title, "holds": False, "why": why}
             words.append(f"{claim.name}: {claim.title}: {why}")
-    words += [f"the log: {line}" for line in dmesg.complaints(one.log()[before:])[:LOG_LINES]]
+    words += [f"the log: {line}" for line in complaints.wrong(one.log()[before:])[:LOG_LINES]]
     return Found(tuple(words), (), {"claims": figures})

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from controller.check import dmesg, promises, trial
+from controller import complaints
 from controller.check import guest as guests
+from controller.check import promises, trial
 from controller.check.data import Checked, Done, Found, Outcome, Row, Step, unique
 from controller.check.guest import Booted
 from controller.check.memory import Memory
@@ -126,13 +127,13 @@ class Runner:
                 asked = {v.name: {s: value for s, (value, _) in v.asked().items()} for v in VARIANTS}
                 return {**common, "config": asked, "compiler": kernel["compiler"]}
             case Step.BOOT:
-                return {**common, "kernel": kernel, "patterns": digest_file(Path(dmesg.__file__))}
+                return {**common, "kernel": kernel, "patterns": digest_file(Path(complaints.__file__))}
             case Step.PROMISE:
                 standing = promises.standing(self.patches[:number])
                 return {
                     **common,
                     "kernel": kernel,
-                    "patterns": digest_file(Path(dmesg.__file__)),
+                    "patterns": digest_file(Path(complaints.__file__)),
                     "claims": [c.name for c in standing],
                     "code": _digests(trial.__file__, *(c.holds.__code__.co_filename for c in standing)),
                     "programs": {

@@ -16,6 +16,8 @@ from provision.host.cache import Cache
 from provision.host.deadline import Deadline
 from provision.host.progress import Silent
 from tests.guest.conftest import Lab, opened
+from tests.guest.files import setting
+from tests.guest.kernel_log import complaints
 
 EINVAL, EACCES = 22, 13
 PAGES = 8
@@ -49,8 +51,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.shell.put(program.ensure(Cache(), "control", Silent()), "/run/control")
         lab.run("echo 0 > /proc/sys/kernel/numa_balancing && echo 1 > /proc/sys/vm/migrate_on_fault").expect()
         yield lab
-        complaints = lab.run("dmesg | grep -E 'BUG|WARNING|Call Trace|Bad page|INFO: task'").out
-        assert not complaints, lab.run("dmesg | tail -80").out
+        assert not complaints(lab)
 
 
 def steps(lab: Lab, *wanted: str, seconds: float = PATIENCE) -> list[dict[str, Any]]:
@@ -83,18 +84,6 @@ def value(lab: Lab, folder: str) -> str:
 def counter(lab: Lab, name: str) -> int:
     lab.run("echo 1 > /proc/sys/vm/stat_refresh").expect()
     return int(lab.run(f"awk '$1 == \"{name}\" {{print $2}}' /proc/vmstat").expect().out)
-
-
-@contextmanager
-def sysctl(lab: Lab, name: str, setting: int) -> Iterator[None]:
-    """A sysctl set, and put back."""
-    path = f"/proc/sys/{name}"
-    old = lab.run(f"cat {path}").expect().out.strip()
-    lab.run(f"echo {setting} > {path}").expect()
-    try:
-        yield
-    finally:
-        lab.run(f"echo {old} > {path}").expect()
 
 
 def until(lab: Lab, command: str) -> None:
@@ -256,7 +245,7 @@ def test_a_child_inherits_and_keeps_it_when_its_parent_leaves(
 def test_the_sysctl_is_the_upper_limit(guest: Lab, make: Callable[[str], str]) -> None:
     folder = make("limited")
     assert value(guest, folder) == "1"
-    with sysctl(guest, "vm/migrate_on_fault", 0):
+    with setting(guest, "/proc/sys/vm/migrate_on_fault", 0):
         answers = steps(guest, f"join={folder}", *LAZY, "touch", "where")
     assert nodes(answers) == STAYED
 
@@ -314,9 +303,9 @@ def test_a_legacy_root_that_forbids_is_forgotten_with_its_hierarchy(guest: Lab) 
 @contextmanager
 def following(lab: Lab, follow: int = 1, mode: int = 2, balancing: int = 0) -> Iterator[None]:
     with (
-        sysctl(lab, "kernel/numa_balancing", balancing),
-        sysctl(lab, "vm/migrate_on_fault", mode),
-        sysctl(lab, "vm/migrate_on_fault_follow", follow),
+        setting(lab, "/proc/sys/kernel/numa_balancing", balancing),
+        setting(lab, "/proc/sys/vm/migrate_on_fault", mode),
+        setting(lab, "/proc/sys/vm/migrate_on_fault_follow", follow),
     ):
         yield
 

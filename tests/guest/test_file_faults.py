@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import shlex
 import struct
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.workloads import program
-from provision.host import process
 from provision.host.cache import Cache
 from provision.host.deadline import Deadline
 from provision.host.progress import Silent
 from tests.guest.conftest import Lab, opened
+from tests.guest.files import ext4_image, put_compressed, setting
 from tests.guest.kernel_log import complaints
 
 PAGES = 8
@@ -130,21 +128,11 @@ def pattern(pages: int) -> bytes:
     )
 
 
-def put_compressed(lab: Lab, source: Path, target: str) -> None:
-    packed = source.with_name(source.name + ".gz")
-    packed.write_bytes(gzip.compress(source.read_bytes(), 1))
-    lab.shell.put(packed, f"{target}.gz")
-    lab.run(f"gzip -d {target}.gz").expect()
-
-
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A guest of its own, with a file system of each kind mounted; it must not have complained when it ends."""
     work = tmp_path_factory.mktemp("files")
-    with (work / "ext4").open("wb") as image:
-        image.truncate(EXT4_MB << 20)
-    mke2fs = process.find("mke2fs", "e2fsprogs")
-    process.run([mke2fs, "-q", "-t", "ext4", "-b", "4096", str(work / "ext4")], deadline=Deadline.after(60))
+    ext4_image(work / "ext4", EXT4_MB)
     (work / "romfs").write_bytes(romfs_image(pattern(WINDOW)))
     with opened(work) as lab:
         lab.shell.put(program.ensure(Cache(), "filefault", Silent()), "/run/filefault")
@@ -203,24 +191,9 @@ def took(lab: Lab, *steps: str, group: str = "") -> Done:
     return Done(answers, counted, events, swap_after - swap_before)
 
 
-@contextmanager
-def switched(lab: Lab, value: int) -> Iterator[None]:
-    lab.run(f"echo {value} > {SWITCH}").expect()
-    try:
-        yield
-    finally:
-        lab.run(f"echo 1 > {SWITCH}").expect()
-
-
-@contextmanager
-def no_fault_around(lab: Lab) -> Iterator[None]:
+def no_fault_around(lab: Lab) -> AbstractContextManager[None]:
     """So that each page is found by its own fault, and the tracepoint tells what became of it."""
-    before = lab.run(f"cat {AROUND}").expect().out.strip()
-    lab.run(f"echo 4096 > {AROUND}").expect()
-    try:
-        yield
-    finally:
-        lab.run(f"echo {before} > {AROUND}").expect()
+    return setting(lab, AROUND, 4096)
 
 
 def anon(pages: int = PAGES) -> list[str]:
@@ -283,7 +256,7 @@ def test_the_policy_of_the_task_counts_where_the_area_has_none(guest: Lab, kind:
 
 @pytest.mark.parametrize("kind", PLACED)
 def test_with_the_switch_at_0_all_stay(guest: Lab, kind: str) -> None:
-    with switched(guest, 0):
+    with setting(guest, SWITCH, 0):
         done = took(guest, *PLACED[kind], "mbind=2", "touch", "where")
     assert (done.nodes, done.moved, done.events) == ([[1] * PAGES], (0, 0, 0), [])
     assert done.faults[-1] == 1, "all are mapped by one fault, as ever"
@@ -295,7 +268,7 @@ def test_without_a_policy_only_2_moves_them(guest: Lab, kind: str) -> None:
         done = took(guest, *PLACED[kind], "cpu=2", "touch", "where")
         assert done.nodes == [[1] * PAGES]
         assert done.results["default_policy"] == PAGES
-        with switched(guest, 2):
+        with setting(guest, SWITCH, 2):
             done = took(guest, *PLACED[kind], "cpu=2", "touch", "where")
     assert done.nodes == [[2] * PAGES]
     assert Counter(e.origin for e in done.events if e.result == "migrated") == {"default": PAGES}
@@ -364,7 +337,7 @@ class TestAround:
         assert done.moved == (half, half, 0)
 
     def test_with_the_switch_at_0_all_are_mapped_around(self, guest: Lab, kind: str) -> None:
-        with switched(guest, 0):
+        with setting(guest, SWITCH, 0):
             done = took(guest, *self.cached(kind, "off", WINDOW), "touch=5", "present", "where")
         assert done.all("present")[0]["pages"] == list(range(WINDOW))
         assert (done.nodes, done.moved) == ([[1] * WINDOW], (0, 0, 0))
@@ -537,7 +510,7 @@ def test_what_others_map_is_unmapped_under_all_only(guest: Lab, kind: str) -> No
 
 @pytest.mark.parametrize("kind", PLACED)
 def test_with_the_switch_at_0_what_was_unmapped_comes_back_where_it_was(guest: Lab, kind: str) -> None:
-    with switched(guest, 0):
+    with setting(guest, SWITCH, 0):
         done = took(guest, *PLACED[kind], "touch", "mbind=2:move:lazy", "touch", "where")
     assert done.nodes == [[1] * PAGES]
     assert done.moved == (0, 0, 0)

@@ -8,6 +8,7 @@ import pytest
 
 from controller.workloads.memtoy.output import CommandResult, TouchResult, WhereResult
 from tests.guest.conftest import Lab
+from tests.guest.files import setting
 
 SCRIPTS = Path(__file__).parent / "scripts"
 EIO, EFAULT, EINVAL, ENOENT, EOPNOTSUPP = 5, 14, 22, 2, 95
@@ -107,10 +108,7 @@ def test_parent_and_child_keep_their_contents_after_a_lazy_mbind(lab: Lab) -> No
 
 @pytest.mark.parametrize("switch", [0, 1])
 def test_with_the_switch_off_pages_are_mapped_back_where_they_were(lab: Lab, switch: int) -> None:
-    lab.run(f"echo {switch} > /proc/sys/vm/migrate_on_fault").expect()
-    try:
+    with setting(lab, "/proc/sys/vm/migrate_on_fault", switch):
         status, results = run(lab, "lazy-half")
-        assert (status, failed(results)) == (0, [])
-        assert nodes(results)[-1] == [2 if switch else 1] * 8
-    finally:
-        lab.run("echo 1 > /proc/sys/vm/migrate_on_fault").expect()
+    assert (status, failed(results)) == (0, [])
+    assert nodes(results)[-1] == [2 if switch else 1] * 8

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.workloads import program
-from provision.host import process
 from provision.host.cache import Cache
-from provision.host.deadline import Deadline
 from provision.host.progress import Silent
 from tests.guest.conftest import Lab, opened
+from tests.guest.files import ext4_image, put_compressed
 from tests.guest.kernel_log import complaints
 
 PAGES = 8
@@ -95,7 +92,8 @@ def observe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
     work = tmp_path_factory.mktemp("refusals")
     with opened(work) as lab:
         lab.shell.put(program.ensure(Cache(), "refusals", Silent()), "/run/refusals")
-        put_file_system(lab, work)
+        # What cases freeze.
+        put_compressed(lab, ext4_image(work / "refusals.ext4", EXT4_MB), "/run/refusals.ext4")
         machine = settings(lab)
 
         @cache
@@ -110,19 +108,6 @@ def observe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
 
         yield run
         assert not complaints(lab)
-
-
-def put_file_system(lab: Lab, work: Path) -> None:
-    """The empty ext4 that cases freeze: the guest has nothing to make one with."""
-    image = work / "refusals.ext4"
-    with image.open("wb") as file:
-        file.truncate(EXT4_MB << 20)
-    mke2fs = process.find("mke2fs", "e2fsprogs")
-    process.run([mke2fs, "-q", "-t", "ext4", "-b", "4096", str(image)], deadline=Deadline.after(60))
-    packed = work / "refusals.ext4.gz"
-    packed.write_bytes(gzip.compress(image.read_bytes()))
-    lab.shell.put(packed, "/run/refusals.ext4.gz")
-    lab.run("gzip -d /run/refusals.ext4.gz").expect()
 
 
 def settings(lab: Lab) -> str:
@@ -144,12 +129,16 @@ def settings(lab: Lab) -> str:
 # ---- what holds in each case ----
 
 
+def contents_are_right(seen: Seen, *steps: str) -> None:
+    for step in steps:
+        assert seen[step]["mismatches"] == 0, step
+
+
 def stays(seen: Seen, before: str = "before", after: str = "after") -> None:
     """Node, page frame, map count and lasting flags are what they were; contents too, and what is written later."""
     assert seen[after].lasting() == seen[before].lasting()
-    for step in ("check", "rewrite"):
-        assert seen[step]["mismatches"] == 0, step
-        assert seen[step].counted == {}, step
+    contents_are_right(seen, "check", "rewrite")
+    assert seen["check"].counted == seen["rewrite"].counted == {}
 
 
 def nothing_is_left(seen: Seen) -> None:
@@ -383,8 +372,7 @@ def test_merged_pages_are_not_unmapped_but_moved_at_once_or_left(observe: Observ
     assert seen["after"]["frames"] == seen["twin"]["frames"]
     assert seen["after"]["maps"] == [2] * PAGES
     assert all(seen["after"].flag(KSM))
-    for step in ("check", "check_twin", "rewrite", "check_twin_after"):
-        assert seen[step]["mismatches"] == 0, step
+    contents_are_right(seen, "check", "check_twin", "rewrite", "check_twin_after")
     moves_again(seen, OTHER)
     nothing_is_left(seen)
 
@@ -402,8 +390,7 @@ def test_a_merged_page_with_one_mapping_left_is_moved_at_once_but_never_by_a_fau
     assert seen["touch"].counted == {}
     assert seen["after"]["frames"] == seen["moved"]["frames"]
     assert seen["after"]["nodes"] == [TO] * PAGES
-    for step in ("check", "rewrite", "check_twin"):
-        assert seen[step]["mismatches"] == 0, step
+    contents_are_right(seen, "check", "rewrite", "check_twin")
     on_the_right_node(seen, OTHER)
     nothing_is_left(seen)
 
@@ -419,8 +406,7 @@ def test_the_copy_of_a_merged_page_is_not_handed_to_the_check(observe: Observer)
     assert seen["touch_twin"].counted == {}
     assert seen["twin"]["nodes"] == [OTHER] * PAGES
     assert not set(seen["twin"]["frames"]) & set(seen["after"]["frames"])
-    for step in ("check", "check_twin", "rewrite", "check_twin_after"):
-        assert seen[step]["mismatches"] == 0, step
+    contents_are_right(seen, "check", "check_twin", "rewrite", "check_twin_after")
     moves_again(seen, FROM)
     no_slot_is_lost(seen)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from controller import complaints
 from controller.analysis import ktap
 from controller.analysis.ktap import Outcome, Report
 from guest_kernel import identity, selftests
@@ -18,6 +17,7 @@ from provision.host.cache import Cache
 from provision.host.deadline import Deadline
 from provision.host.progress import Silent
 from tests.guest.conftest import Lab, opened
+from tests.guest.kernel_log import complaints
 
 PROGRAM = "mm/migrate_on_fault"
 IN_GUEST = "/run/migrate_on_fault"
@@ -89,7 +89,7 @@ def prepared(
         mount = f"chmod 755 {IN_GUEST} && mkdir {FILES} && mount -o loop {DISK} {FILES} && chmod 1777 {FILES}"
         lab.run(mount).expect()
         yield lab
-        assert not complaints.found(lab.shell)
+        assert not complaints(lab)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from controller.complaints import leaked, wrong
+from controller.complaints import found, leaked, stalls, wrong
+from controller.shell import Result, Shell
+from provision.host.deadline import Deadline
 
 
 @pytest.mark.parametrize(
@@ -30,17 +34,45 @@ from controller.complaints import leaked, wrong
         "ODEBUG: free active (active state 0) object: ffff888012345678 object type: timer_list hint: 0x0",
         "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
         "INFO: task mixed:311 blocked for more than 122 seconds.",
-        "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [mixed:311]",
-        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
-        "rcu: INFO: rcu_sched self-detected stall on CPU",
         "get_swap_device: Bad swap file entry 3ffffffffffff",
         "swap_free: Unused swap offset entry 00001234",
         "refcount_t: underflow; use-after-free.",
+        "------------[ cut here ]------------",
+        "Call Trace:",
+        " <TASK>",
+        "memtoy: page allocation failure: order:0, mode:0xcc0",
+        "page dumped because: nonzero mapcount",
+        "Out of memory: Killed process 311 (mixed)",
+        "sysctl table check failed: vm/migrate_on_fault Not a file",
+        "UBSAN: shift-out-of-bounds in mm/mempolicy.c:3:1",
+        "initcall migrate_on_fault_init+0x0/0x20 returned with disabled interrupts",
+        "memtoy[311]: segfault at 8 ip 000000000040112e",
+        "kmemleak: 10 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+        "INFO: trying to register non-static key.",
+        "mof: WARNING: a walk that stalls",
     ],
 )
 def test_what_does_not_belong_in_a_log(line: str) -> None:
-    stamped = f"[   71.002131] {line}"
-    assert wrong(["[    0.000000] Linux version 6.12", stamped, "[   80.1] all well"]) == [stamped]
+    for stamp in ("[   71.002131] ", "[   71.002131][   T12] ", "<4>[   71.002131] "):
+        log = ["[    0.000000] Linux version 6.12", f"{stamp}{line}", "[   80.1] all well"]
+        assert (wrong(log), stalls(log)) == ([line], [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [mixed:311]",
+        "BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 34s!",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "rcu: INFO: rcu_sched self-detected stall on CPU",
+        "rcu: rcu_preempt kthread starved for 5252 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5) ->state=0x0 ->cpu=1",
+        "INFO: rcu_tasks detected stalls on tasks:",
+        "clocksource: timekeeping watchdog on CPU1: Marking clocksource 'tsc' as unstable because the skew is too large:",
+    ],
+)
+def test_what_a_busy_host_alone_can_cause_is_told_apart(line: str) -> None:
+    log = [f"[    9.0] {line}", "[    9.1] BUG: Bad page state"]
+    assert (stalls(log), wrong(log)) == ([line], ["BUG: Bad page state"])
 
 
 @pytest.mark.parametrize(
@@ -57,13 +89,22 @@ def test_what_does_not_belong_in_a_log(line: str) -> None:
         "debug_vm_pgtable: [debug_vm_pgtable         ]: Validating architecture page table helpers",
         "mixed (311): drop_caches: 3",
         "FAULT_INJECTION: forcing a failure.",
-        "Call Trace:",
         "systemd[1]: Installed",
-        "page allocation failure: order:0, mode:0x140dca",
+        "kprobes: kprobe jump-optimization is enabled. All kprobes are optimized if possible.",
+        "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on, data leaks possible",
+        "Kernel compiled without mitigations, ignoring 'mitigations'; system may still be vulnerable",
+        "pci_bus 0000:00: Unknown NUMA node; performance will be reduced",
+        "'struct module' btf id not found. Is CONFIG_MODULES enabled?",
+        "mtrr: your CPUs had inconsistent fixed MTRR settings",
+        "DEBUG_LOCKS: ready",
+        "kmemleak: 0 new suspected memory leaks",
+        "page dumped because: gup_test: dump_pages() test",
+        "clocksource: Switched to clocksource tsc",
     ],
 )
 def test_what_does(line: str) -> None:
     assert wrong([f"[    1.2] {line}"]) == []
+    assert stalls([f"[    1.2] {line}"]) == []
 
 
 KMEMLEAK = """\
@@ -89,3 +130,22 @@ def test_each_lost_object_is_one_complaint_with_its_origin() -> None:
     )
     assert second.endswith("from mpol_new")
     assert leaked("") == []
+
+
+class Guest:
+    """Answers commands as a kernel without kmemleak does, with this log."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    def run(self, command: str, deadline: Deadline) -> Result:
+        if command.startswith("test -e"):
+            return Result(command, 1, "", "")
+        assert command == "dmesg"
+        return Result(command, 0, self.log, "")
+
+
+def test_stalls_count_where_a_guest_is_to_be_well() -> None:
+    log = "[    1.0] all well\n[    9.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n[    9.1] WARNING: late\n"
+    told = found(cast(Shell, Guest(log)))
+    assert sorted(told) == ["WARNING: late", "rcu: INFO: rcu_preempt self-detected stall on CPU"]

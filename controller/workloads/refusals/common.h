@@ -11,6 +11,7 @@
  * setting.c    files of /proc and /sys; control groups; and putting them back
  * swap.c       swap devices
  * actor.c      other processes that do things on request
+ * usual.c      steps that most cases have in common
  *
  * and the cases, by what it is that stands in the way:
  *
@@ -62,6 +63,8 @@ void step_end(void);
 void put_number(const char *key, long value);
 void put_numbers(const char *key, const long *values, int count);
 void put_raw(const char *key, const char *json);
+/* An object with nothing else in it. */
+void step_number(const char *name, const char *key, long value);
 void report_begin(void);
 /* Where the report is now; and back there, to forget what was added. */
 long report_place(void);
@@ -188,6 +191,24 @@ struct actor actor_start(void);
 /* Let it call a function and wait for the answer. */
 long actor_do(const struct actor *actor, long (*what)(long), long argument);
 void actor_end(struct actor *actor);
+
+/* ---- usual.c ---- */
+
+/* Pages on FROM, and a small swap device in memory. */
+struct area usual_area(void);
+/* Read all, as "check"; write all, as "rewrite". */
+void use(struct area *area);
+/* A touch, as "touch"; a look, as "after"; and use() it. */
+void touch_and_use(struct area *area);
+/* Pages that stay mapped: by the plain call, "lazy", and by that which insists, "strict". Then touched, and use() it. */
+void insist(struct area *area);
+/* again(), as "again", and no more of the area. */
+void finish(struct area *area, int node);
+/* mbind() in any way: answer and counters, without what was traced. */
+void ask(const char *name, const struct area *area, int mode, int node, int flags);
+/* Of an area's pages, at most PAGES; and wait until none of these frames is under writeback any more. */
+void remember_frames(const struct area *area);
+void wait_until_written(void);
 
 /* ---- memory.c ---- */
 

@@ -43,6 +43,17 @@ static void merge(void)
 	set(KSM "run", STOPPED);
 }
 
+/* What is written to one of them is not to be seen in the other. */
+static void use_and_finish_both(int node)
+{
+	check("check", &area);
+	check("check_twin", &twin);
+	rewrite("rewrite", &area);
+	check("check_twin_after", &twin);
+	finish(&area, node);
+	area_drop(&twin);
+}
+
 void case_ksm_shared(void)
 {
 	swap_in_memory(0, false);
@@ -53,23 +64,7 @@ void case_ksm_shared(void)
 	lazy("lazy", &area, TO, MF_MOVE_ALL);
 	look("after", &area);
 	look("twin", &twin);
-	check("check", &area);
-	check("check_twin", &twin);
-	rewrite("rewrite", &area);
-	check("check_twin_after", &twin);
-	again("again", &area, OTHER);
-	area_drop(&area);
-	area_drop(&twin);
-}
-
-static long frames[PAGES];
-
-static bool is_written(void)
-{
-	for (int n = 0; n < area.units; n++)
-		if (frame_flags(frames[n]) >> FLAG_WRITEBACK & 1)
-			return false;
-	return true;
+	use_and_finish_both(OTHER);
 }
 
 /* The twin is written, and so gets copies: each merged page has one mapping left, as one that suits LAZY has. */
@@ -81,21 +76,16 @@ void case_ksm_alone(void)
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	look("moved", &area);
-	for (int n = 0; n < area.units; n++)
-		frames[n] = frame_of(area.at + n * PAGE);
+	remember_frames(&area);
 	/* By reclaim, it gets into the swap cache nevertheless. */
 	need("MADV_PAGEOUT", !madvise(area.at, area.units * PAGE, MADV_PAGEOUT));
-	wait_until("the end of writeback", is_written);
+	wait_until_written();
 	look("out", &area);
 	need("policy", !set_policy(&area, POLICY_BIND, OTHER, 0));
 	step_done("pageout", &area);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	check("check_twin", &twin);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	finish(&area, OTHER);
 	area_drop(&twin);
 }
 
@@ -123,27 +113,18 @@ void case_ksm_copy(void)
 	look("after", &area);
 	touch("touch_twin", &twin);
 	look("twin", &twin);
-	check("check", &area);
-	check("check_twin", &twin);
-	rewrite("rewrite", &area);
-	check("check_twin_after", &twin);
-	again("again", &area, FROM);
-	area_drop(&area);
-	area_drop(&twin);
+	use_and_finish_both(FROM);
 }
 
 /* Clean, and so to be thrown away whenever it is unmapped. */
 void case_freed(void)
 {
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	need("MADV_FREE", !madvise(area.at, area.units * PAGE, MADV_FREE));
 	look("before", &area);
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("after", &area);
 	touch("touch", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	use(&area);
+	finish(&area, OTHER);
 }

@@ -6,54 +6,46 @@
 #define UNITS 2
 #define SWAP ((size_t)64 << 20)
 
-void case_huge_whole(void)
+static struct area huge_area(bool rotational)
 {
 	struct area area;
 
-	swap_in_memory(SWAP, false);
+	swap_in_memory(SWAP, rotational);
 	area = area_on(FROM, UNITS, HUGE);
 	look("before", &area);
+	return area;
+}
+
+void case_huge_whole(void)
+{
+	struct area area = huge_area(false);
+
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("out", &area);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	touch_and_use(&area);
+	finish(&area, OTHER);
 }
 
 /* A rotational device has no clusters of slots. */
 void case_huge_rotational(void)
 {
-	struct area area;
+	struct area area = huge_area(true);
 
-	swap_in_memory(SWAP, true);
-	area = area_on(FROM, UNITS, HUGE);
-	look("before", &area);
 	lazy("lazy", &area, TO, MF_STRICT);
 	look("after", &area);
 	touch("touch", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	use(&area);
 	look("rewritten", &area);
 	area_drop(&area);
 }
 
 void case_huge_no_memory(void)
 {
-	struct area area;
+	struct area area = huge_area(false);
 
-	swap_in_memory(SWAP, false);
-	area = area_on(FROM, UNITS, HUGE);
-	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	node_fill(TO);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	node_empty(TO);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }

@@ -126,9 +126,7 @@ static void do_case(void (*run)(void))
 	trace_begin();
 	counters_begin();
 	run();
-	step_begin("swap_left");
-	put_number("used_kb", swap_used_kb());
-	step_end();
+	step_number("swap_left", "used_kb", swap_used_kb());
 	printf("{\"case\": \"%s\", %s", doing_case, report_text());
 	fflush(stdout);
 	_exit(0);

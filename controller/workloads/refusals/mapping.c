@@ -40,9 +40,7 @@ static long node_there(long unused)
 
 static void put_answer(const char *name, const struct actor *actor, long (*what)(long))
 {
-	step_begin(name);
-	put_number("answer", actor_do(actor, what, 0));
-	step_end();
+	step_number(name, "answer", actor_do(actor, what, 0));
 }
 
 /* The other process touches first. Its policy has the pages where they are, so that it maps them there. */
@@ -50,16 +48,13 @@ void case_mapped(void)
 {
 	struct actor sibling;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	sibling = actor_start();
 	need("a sibling's policy", !actor_do(&sibling, bind_area, FROM));
 	look("before", &area);
 	lazy("shared", &area, TO, 0);
 	lazy("shared_strict", &area, TO, MF_STRICT);
-	step_begin("moved_strict");
-	put_number("errno", set_policy(&area, POLICY_BIND, TO, MF_MOVE | MF_STRICT) ? errno : 0);
-	step_end();
+	step_number("moved_strict", "errno", set_policy(&area, POLICY_BIND, TO, MF_MOVE | MF_STRICT) ? errno : 0);
 	look("still", &area);
 	lazy("lazy", &area, TO, MF_MOVE_ALL);
 	put_answer("sibling", &sibling, compare);
@@ -75,8 +70,7 @@ void case_mapped(void)
 	put_answer("sibling_write", &sibling, fill);
 	check("check_after", &area);
 	actor_end(&sibling);
-	again("again", &area, FROM);
-	area_drop(&area);
+	finish(&area, FROM);
 }
 
 /* ---- on behalf of another process ---- */
@@ -147,21 +141,14 @@ static void foreign(long (*look_there)(long))
 	area_fill(&area);
 	area_put(&area, FROM);
 	look("before", &area);
-	step_begin("debugger");
-	put_number("pid", debugger.pid);
-	step_end();
-	step_begin("lazy");
-	put_number("errno", set_policy(&area, POLICY_DEFAULT, 0, MF_MOVE | MF_LAZY) ? errno : 0);
-	put_counters();
-	step_end();
+	step_number("debugger", "pid", debugger.pid);
+	ask("lazy", &area, POLICY_DEFAULT, 0, MF_MOVE | MF_LAZY);
 	put_answer("looked", &debugger, look_there);
 	step_done("touch", &area);
 	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	use(&area);
 	actor_end(&debugger);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 void case_foreign_read(void)
@@ -185,8 +172,7 @@ void case_forked(void)
 {
 	struct actor child;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	child = actor_start();
@@ -194,16 +180,12 @@ void case_forked(void)
 	put_answer("child", &child, compare);
 	step_done("child_touch", &area);
 	put_answer("child_node", &child, node_there);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	look("copied", &area);
 	put_answer("child_after", &child, compare);
 	put_answer("child_write", &child, fill);
 	put_answer("child_node_after", &child, node_there);
 	check("check_after", &area);
 	actor_end(&child);
-	again("again", &area, FROM);
-	area_drop(&area);
+	finish(&area, FROM);
 }

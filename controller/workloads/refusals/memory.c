@@ -18,13 +18,6 @@ static const char *huge_pages_of(int node)
 	return path;
 }
 
-static void step_number(const char *name, const char *key, long value)
-{
-	step_begin(name);
-	put_number(key, value);
-	step_end();
-}
-
 /* As many huge pages as the node gives. They end above the low watermark; what is left between, the area takes. */
 void node_fill(int node)
 {
@@ -52,14 +45,10 @@ void case_watermark(void)
 	trace_go_on();
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	area_drop(&rest);
 	node_empty(TO);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 /*
@@ -88,8 +77,6 @@ void case_failing(void)
 	set_number(FAIL "probability", 0);
 	drain();
 	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	use(&area);
+	finish(&area, OTHER);
 }

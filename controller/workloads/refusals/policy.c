@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Nobody asks for another node, or not in a way that counts. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <unistd.h>
 
 #include "common.h"
@@ -10,16 +9,6 @@
 #define ALL_NODES "0-3"
 #define ALLOWED "0-1"		/* TO is not among them */
 #define SWITCH "/proc/sys/vm/migrate_on_fault"
-
-static void bind_and_unmap(const struct area *area, int mode)
-{
-	long answer = set_policy(area, mode | STATIC_NODES, TO, MF_MOVE | MF_LAZY);
-
-	step_begin("lazy");
-	put_number("errno", answer ? errno : 0);
-	put_counters();
-	step_end();
-}
 
 /* The policy is made while the cpuset still has its node. Static nodes: the kernel does not choose another instead. */
 static void forbidden(int mode, int from)
@@ -34,15 +23,11 @@ static void forbidden(int mode, int from)
 	need("cpuset.mems", !write_file(MEMS, ALL_NODES));
 	area = area_on(from, PAGES, PAGE);
 	look("before", &area);
-	bind_and_unmap(&area, mode);
+	ask("lazy", &area, mode | STATIC_NODES, TO, MF_MOVE | MF_LAZY);
 	need("cpuset.mems", !write_file(MEMS, ALLOWED));
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	need("cpuset.mems", !write_file(MEMS, ALL_NODES));
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 void case_cpuset(void)
@@ -60,20 +45,15 @@ void case_switched_off(void)
 {
 	struct area area;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	look("before", &area);
 	set_number(SWITCH, 0);
 	lazy("lazy", &area, TO, 0);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	set_number(SWITCH, 1);
 	check("check_on", &area);
 	look("after_on", &area);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 /* This process runs on node 0, which is where local allocation would have the pages. */
@@ -81,20 +61,15 @@ void case_default_policy(void)
 {
 	struct area area;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	look("before", &area);
 	for (int mode = 1; mode <= 2; mode++) {
 		set_number(SWITCH, mode);
-		step_begin(mode == 1 ? "lazy" : "lazy_all");
-		put_number("errno", set_policy(&area, POLICY_DEFAULT, 0, MF_MOVE | MF_LAZY) ? errno : 0);
-		put_counters();
-		step_end();
+		ask(mode == 1 ? "lazy" : "lazy_all", &area, POLICY_DEFAULT, 0, MF_MOVE | MF_LAZY);
 		touch(mode == 1 ? "touch" : "touch_all", &area);
 		look(mode == 1 ? "after" : "after_all", &area);
 		check(mode == 1 ? "check" : "check_all", &area);
 		rewrite(mode == 1 ? "rewrite" : "rewrite_all", &area);
 	}
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }

@@ -22,26 +22,16 @@ static size_t length(void)
 
 void case_mlocked(void)
 {
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	need("mlock", !mlock(area.at, length()));
-	look("before", &area);
-	lazy("lazy", &area, TO, 0);
-	look("after", &area);
-	lazy("strict", &area, TO, MF_STRICT);
-	touch("touch", &area);
-	look("after_strict", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	insist(&area);
 	need("munlock", !munlock(area.at, length()));
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 static void locked_when_out(int flags)
 {
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	need("mlock2", !mlock2(area.at, length(), flags));
@@ -51,13 +41,11 @@ static void locked_when_out(int flags)
 	else
 		step_done("touch", &area);
 	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	use(&area);
 	lazy("strict", &area, TO, MF_STRICT);
 	look("after_strict", &area);
 	need("munlock", !munlock(area.at, length()));
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 void case_mlocked_on_fault(void)
@@ -134,8 +122,7 @@ void case_write_protected(void)
 {
 	pthread_t watcher;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	watch();
 	look("before", &area);
 	put_protected("protected_before");
@@ -154,6 +141,5 @@ void case_write_protected(void)
 	step_end();
 	put_protected("protected_written");
 	close(watch_fd);
-	again("again", &area, OTHER);
-	area_drop(&area);
+	finish(&area, OTHER);
 }

@@ -97,6 +97,5 @@ void case_race(void)
 	area_fill(&area);
 	trace_go_on();
 	counters_begin();
-	again("again", &area, OTHER);
-	area_drop(&area);
+	finish(&area, OTHER);
 }

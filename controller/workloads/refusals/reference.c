@@ -17,40 +17,25 @@ static struct area area;
 
 /* ---- writeback ---- */
 
-static long frames[PAGES];
-
-static bool is_written(void)
-{
-	for (int n = 0; n < area.units; n++)
-		if (frame_flags(frames[n]) >> FLAG_WRITEBACK & 1)
-			return false;
-	return true;
-}
-
 /* Nothing is written as long as the file system below the swap device is frozen. */
 void case_writeback(void)
 {
 	swap_freezable();
 	area = area_on(FROM, PAGES, PAGE);
 	look("before", &area);
-	for (int n = 0; n < area.units; n++)
-		frames[n] = frame_of(area.at + n * PAGE);
+	remember_frames(&area);
 	swap_freeze();
 	need("MADV_PAGEOUT", !madvise(area.at, area.units * PAGE, MADV_PAGEOUT));
 	drain();
 	need("set_policy", !set_policy(&area, POLICY_BIND, TO, 0));
 	look("out", &area);
 	step_done("pageout", &area);
-	touch("touch", &area);
-	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	touch_and_use(&area);
 	swap_thaw();
-	wait_until("the end of writeback", is_written);
+	wait_until_written();
 	look("written", &area);
 	check("check_written", &area);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 /* ---- vmsplice ---- */
@@ -77,8 +62,7 @@ void case_spliced(void)
 	struct iovec all;
 	int ends[2];
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	all = (struct iovec){ area.at, area.units * PAGE };
 	need("pipe", !pipe(ends));
 	need("vmsplice", vmsplice(ends[1], &all, 1, 0) == (ssize_t)all.iov_len);
@@ -90,11 +74,8 @@ void case_spliced(void)
 	check("check", &area);
 	/* The pipe has the page itself: what is written later is to be seen there. */
 	rewrite("rewrite", &area);
-	step_begin("pipe");
-	put_number("mismatches", mismatches_in_pipe(ends[0]));
-	step_end();
-	again("again", &area, TO);
-	area_drop(&area);
+	step_number("pipe", "mismatches", mismatches_in_pipe(ends[0]));
+	finish(&area, TO);
 }
 
 /* ---- io_uring's registered buffers ---- */
@@ -169,25 +150,16 @@ void case_pinned(void)
 	struct iovec all;
 	struct ring ring;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	all = (struct iovec){ area.at, area.units * PAGE };
 	ring = ring_make();
 	need("registering", !syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &all, 1));
-	look("before", &area);
-	lazy("lazy", &area, TO, 0);
-	look("after", &area);
-	lazy("strict", &area, TO, MF_STRICT);
-	touch("touch", &area);
-	look("after_strict", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	insist(&area);
 	read_into(&ring);
 	check("check_read", &area);
 	need("unregistering", !syscall(SYS_io_uring_register, ring.fd, IORING_UNREGISTER_BUFFERS, NULL, 0));
 	close(ring.fd);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 /* ---- another CPU's batch of pages on their way to or on the LRU ---- */
@@ -263,14 +235,10 @@ static void through_batch(void (*put_out)(struct actor *), long (*get_in)(long))
 		report_return(start);
 	}
 	look("after", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	use(&area);
 	actor_end(&sibling);
-	again("again", &area, TO);
-	area_drop(&area);
-	step_begin("batch");
-	put_number("tries", tries);
-	step_end();
+	finish(&area, TO);
+	step_number("batch", "tries", tries);
 }
 
 /* Just read from swap: not on the LRU yet. */

@@ -67,3 +67,10 @@ void put_numbers(const char *key, const long *values, int count)
 		fprintf(stream, "%s%ld", n ? ", " : "", values[n]);
 	fputc(']', stream);
 }
+
+void step_number(const char *name, const char *key, long value)
+{
+	step_begin(name);
+	put_number(key, value);
+	step_end();
+}

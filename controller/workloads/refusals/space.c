@@ -17,8 +17,7 @@ static void refused(struct area *area)
 	touch("touch", area);
 	lazy("strict", area, TO, MF_STRICT);
 	look("after_strict", area);
-	check("check", area);
-	rewrite("rewrite", area);
+	use(area);
 }
 
 void case_no_swap(void)
@@ -27,8 +26,7 @@ void case_no_swap(void)
 
 	refused(&area);
 	swap_in_memory(0, false);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 void case_swap_full(void)
@@ -39,14 +37,11 @@ void case_swap_full(void)
 	area = area_on(FROM, PAGES, PAGE);
 	hog = area_on(OTHER, TINY / PAGE * 2, PAGE);
 	need("MADV_PAGEOUT", !madvise(hog.at, hog.units * PAGE, MADV_PAGEOUT));
-	step_begin("swap");
-	put_number("free_kb", swap_free_kb());
-	step_end();
+	step_number("swap", "free_kb", swap_free_kb());
 	refused(&area);
 	check("check_hog", &hog);
 	area_drop(&hog);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 void case_swap_limit(void)
@@ -60,16 +55,14 @@ void case_swap_limit(void)
 	area = area_on(FROM, PAGES, PAGE);
 	refused(&area);
 	need("memory.swap.max", !write_file(GROUP "/memory.swap.max", "max"));
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
 
 void case_swapoff(void)
 {
 	struct area area;
 
-	swap_in_memory(0, false);
-	area = area_on(FROM, PAGES, PAGE);
+	area = usual_area();
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
 	look("out", &area);
@@ -77,9 +70,7 @@ void case_swapoff(void)
 	step_done("swapoff", &area);
 	look("after", &area);
 	touch("touch", &area);
-	check("check", &area);
-	rewrite("rewrite", &area);
+	use(&area);
 	swap_in_memory(0, false);
-	again("again", &area, TO);
-	area_drop(&area);
+	finish(&area, TO);
 }
