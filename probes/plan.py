@@ -47,7 +47,7 @@ def plan(which: ProbeSet) -> Plan:
     points = {probe.function for probe in asked if probe.kind is Kind.POINT}
     symbols = kernel.kernel_symbols(functions)
     of_points = (prefix + name for name in points for prefix in (TRACEPOINT_TYPE, TRACEPOINT_CALLER))
-    btf = Btf.of_kernel((*functions, *of_points, *MEMBERS, "pageflags"))
+    btf = Btf.of_kernel((*functions, *of_points, *MEMBERS, *MEMBERS_OF_SERIES, "pageflags"))
     found = Plan({}, {}, _of_all(btf))
     found.defines[f"MOF_{which.name}"] = None
     for probe in asked:

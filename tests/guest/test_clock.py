@@ -96,7 +96,8 @@ def test_65536_pages_leave_all_their_events(once: Callable[..., Ran], lazy: Call
     assert case["contents"] == "intact"
     probes = ran.verdict["probes"]
     assert probes["lost"] == 0
-    assert probes["fired"] == probes["received"] >= 15 * 65_536
+    # Of each page: the fault and its end, the cache, the policy, moving it and its end, what was decided, the tracepoint.
+    assert probes["fired"] == probes["received"] >= 8 * 65_536
 
 
 def test_a_workload_on_the_instruction_clock_can_take_too_long(tmp_path: Path) -> None:

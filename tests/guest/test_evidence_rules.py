@@ -26,7 +26,7 @@ def test_16384_pages_move_lazily_and_no_event_is_lost(once: Callable[..., Ran]) 
     assert case["contents"] == "intact"
     probes = ran.verdict["probes"]
     assert probes["lost"] == 0
-    assert probes["fired"] == probes["received"] > 2 * PAGES  # unmapped, and moved
+    assert probes["fired"] == probes["received"] > PAGES  # each one moved; marked they are by the range
 
 
 def test_lost_events_make_the_verdict_undecided(once: Callable[..., Ran]) -> None:

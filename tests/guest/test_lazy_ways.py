@@ -52,6 +52,17 @@ def test_the_charge_stays_with_the_cgroup_even_near_its_limit(case: Case) -> Non
     assert seen["counters"]["pgmigrate_on_fault_fail"] == 0
 
 
+@pytest.mark.parametrize("way", ["swap", "hinting"])
+def test_pages_in_another_cpu_s_batch_move_all_the_same(case: Case, way: str) -> None:
+    seen = case("batches")[way]
+    assert all(seen["waiting"]), "somebody has emptied the batch before"
+    assert (seen["answer"], seen["nodes"], seen["contents"]) == (0, [2] * 8, list(range(1, 9)))
+    assert seen["written"] == 77
+    assert seen["counters"]["mpol_lazy_unmapped"] == 8
+    assert seen["counters"]["pgmigrate_on_fault"] == 8
+    assert seen["counters"]["pgmigrate_on_fault_fail"] == 0
+
+
 def test_a_fault_moves_its_page_alone_unless_told_otherwise(case: Case) -> None:
     seen = case("around")["off"]
     assert seen["value"] and seen["intact"]

@@ -111,10 +111,15 @@ class Area:
         return found
 
 
-def counters() -> dict[str, int]:
-    Path("/proc/sys/vm/stat_refresh").write_text("1")
+def counters_here() -> dict[str, int]:
+    """As they are: bringing them up to date runs work on every CPU."""
     text = Path("/proc/vmstat").read_text()
     return {n: int(v) for n, v in re.findall(r"^(pgmigrate_on_fault\w*|mpol_lazy\w*|pswpout) (\d+)$", text, re.M)}
+
+
+def counters() -> dict[str, int]:
+    Path("/proc/sys/vm/stat_refresh").write_text("1")
+    return counters_here()
 
 
 def since(before: dict[str, int]) -> dict[str, int]:
@@ -290,6 +295,23 @@ def case_hinting() -> dict[str, object]:
             balanced.fill(1)
             balanced.mbind(MPOL_BIND, (2,), MOVE | LAZY)
             result["balancing"] = balanced.bit(SWAPPED)
+    return result
+
+
+def case_batches() -> dict[str, object]:
+    """Pages that wait for the LRU in the batch of a CPU that their task has left before marking, and again after."""
+    result: dict[str, object] = {}
+    for name, hinting in (("swap", 0), ("hinting", 1)):
+        with sysctl("vm.migrate_on_fault_hinting", hinting):
+            os.sched_setaffinity(0, {0})
+            area = Area(8)
+            area.fill(1)
+            waiting = [not on for on in area.flag(LRU)]
+            os.sched_setaffinity(0, {2})
+            count = counters_here()
+            answer = area.mbind(MPOL_BIND, (2,), MOVE | LAZY)
+            os.sched_setaffinity(0, {3})
+            result[name] = {"waiting": waiting, **touched(area, answer), "counters": since(count)}
     return result
 
 
