@@ -11,9 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controller.check.trial import SWITCH, Broken, Trial, where
+from controller.check.trial import PROGRAMS, SWITCH, Broken, Trial, where
+from controller.experiment import DEFAULT_TOPOLOGY
+from controller.workloads.policy import judge
+from controller.workloads.policy.combinations import generate
+from provision.hardware import topology as topologies
 
 FROM, TO, PAGES = 1, 2, 8
+EVERY = 7
+"""Of the combinations of policies, one in so many; tests try all. They come as products of lists, with none of whose lengths
+this has a factor in common, so that each value of each list is among them."""
+POLICY_SECONDS = 900.0
 COUNTERS = ("pgmigrate_on_fault_misplaced", "pgmigrate_on_fault", "pgmigrate_on_fault_fail")
 EVENT = "/sys/kernel/tracing/events/migrate/mm_migrate_on_fault"
 TRACING = "/sys/kernel/tracing/events/migrate"
@@ -172,6 +180,22 @@ def lazy(trial: Trial) -> Mapping[str, Any]:
     return {"nodes": nodes[-1], **counted}
 
 
+def policy(trial: Trial) -> Mapping[str, Any]:
+    """Of every kind of policy, where it comes from and what narrows it, some: fresh pages are the oracle."""
+    nodes = topologies.load(DEFAULT_TOPOLOGY).nodes
+    combinations = generate({node.id: node.cpus for node in nodes})[::EVERY]
+    text = "".join(f"{one.line()}\n" for one in combinations)
+    trial.shell.put_text(text, "/run/combinations")
+    done = trial.run(f"{PROGRAMS}/policy </run/combinations", POLICY_SECONDS).expect()
+    told = judge.read(done.out.splitlines())
+    found = judge.disagreements(combinations, told)
+    _require(not found, f"{len(found)} of {len(combinations)} combinations are not as they should: {found[:1]}")
+    _require(set(told.answers) == {one.id for one in combinations}, f"only {len(told.answers)} combinations were tried")
+    seen = judge.tally(combinations, told)
+    _require(min(seen.moved, seen.stayed, seen.chosen) > 0, f"too little was compared: {seen}")
+    return {"combinations": len(combinations), "moved": seen.moved, "stayed": seen.stayed}
+
+
 PROMISE = ("promise",)
 
 DIRECT = Claim("direct", "memtoy's direct script moves 8 of 8 pages, and none on fault", direct)
@@ -187,4 +211,10 @@ CACHED_MOVE = Claim(
 )
 CACHED_OFF = Claim("cached-off", "with vm.migrate_on_fault 0 they stay", cached_stay_when_off, PROMISE)
 LAZY_TAKEN = Claim("lazy-taken", "mbind takes MPOL_MF_LAZY along with MPOL_MF_MOVE, and only so", lazy_taken, PROMISE)
+POLICY = Claim(
+    "policy",
+    "pages move to where fresh ones come from, by every policy, and stay where it is content",
+    policy,
+    ("policy",),
+)
 LAZY = Claim("lazy", "memtoy's lazy script moves 8 of 8 pages when they are touched", lazy)

@@ -45,7 +45,9 @@ PROMISES: Mapping[str, Promise] = {
     "mm-migrate-misplaced-anonymous-folios-in-do_swap_pag": Promise(
         (claims.CACHED_MOVE, claims.CACHED_OFF), ("cached-stay",)
     ),
-    "mm-mempolicy-add-MPOL_MF_LAZY-to-mbind": Promise((claims.LAZY_TAKEN, claims.LAZY), ("lazy-refused",)),
+    "mm-mempolicy-add-MPOL_MF_LAZY-to-mbind": Promise(
+        (claims.LAZY_TAKEN, claims.LAZY, claims.POLICY), ("lazy-refused",)
+    ),
 }
 
 
