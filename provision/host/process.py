@@ -21,6 +21,9 @@ from typing import IO
 from provision.host.deadline import Deadline
 from provision.host.errors import InfraError
 
+OF_MAKE = frozenset({"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"})
+"""GNU make's manual, "Communicating Options to a Sub-make"."""
+
 TAIL_LINES = 30
 """How much of a failed program's output goes into the error."""
 
@@ -50,8 +53,11 @@ def find(program: str, package: str = "") -> str:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours, with the C locale for output that is parsed, and `extra` on top."""
-    return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
+    """Ours, with the C locale for output that is parsed, and `extra` on top; without what a make that we run under tells
+    those below it, for who is started here is not one of them: the kernel's selftests build elsewhere with MAKELEVEL set
+    (tools/testing/selftests/lib.mk)."""
+    ours = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+    return {**ours, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
 def _bound(argv: Sequence[str]) -> list[str]:

@@ -63,3 +63,12 @@ with process.started(["sleep", "300"]) as child:
 def test_a_missing_program_names_the_package() -> None:
     with pytest.raises(InfraError, match=r"no-such-program is not installed \(apt-get install some-package\)"):
         process.find("no-such-program", "some-package")
+
+
+def test_a_make_above_us_is_not_heard_of_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OURS", "2")
+    told = process.run(["env"], deadline=Deadline.after(10)).output.splitlines()
+    assert "OURS=2" in told
+    assert not [line for line in told if line.startswith(("MAKE", "MFLAGS"))]
