@@ -16,6 +16,7 @@ NAMES: tuple[str, ...] = (
 
 OWNER_PRIV_1 = NAMES.index("owner_priv_1")
 OWNER_2 = NAMES.index("owner_2")
+LRU = NAMES.index("lru")
 SWAPBACKED = NAMES.index("swapbacked")
 MASK = (1 << len(NAMES)) - 1
 """The flags proper; above are the last CPU and process, the zone and the node."""

@@ -6,7 +6,7 @@ mm/mempolicy.c, mm/memory.c).
 
 from __future__ import annotations
 
-from controller.analysis import names
+from controller.analysis import names, pageflags
 from controller.report.rows import Rows, entry_is_special
 from controller.report.units import Phase, Unit
 
@@ -161,8 +161,7 @@ def _step(rows: Rows, i: int, unit: Unit, seen: set[str]) -> str:
             return (
                 "The page is still in memory: the fault finds it in the swap cache, "
                 f"frame {rows.pfn[i]:x} on node {rows.node[i]}. "
-                f"References: {rows.refs[i]}, that is one of the swap cache and one of this fault"
-                f"{', and others' if rows.refs[i] > 2 else ''}."
+                f"References: {rows.refs[i]}, that is {_holders(rows, i)}."
             )
         case "mpol_vma_misplaced.exit":
             if result < 0:
@@ -220,6 +219,15 @@ def _whole_fault(rows: Rows, i: int) -> str:
     )
 
 
+def _holders(rows: Rows, i: int) -> str:
+    """Whose the references of a folio in the swap cache are. One that is off the LRU is referenced by who will put it there."""
+    ours = "one of the swap cache"
+    others = rows.refs[i] - 2
+    if others > 0 and not rows.flags[i] >> pageflags.LRU & 1:
+        ours, others = f"{ours}, one of the batch in which it waits for the LRU,", others - 1
+    return f"{ours} and one of this fault{', and others' if others > 0 else ''}"
+
+
 def _found_entry(rows: Rows, i: int, *, asked: bool) -> str:
     if entry_is_special(rows.arg[i]):
         return "The page is being migrated by somebody else: the fault finds a migration entry, and waits for it."
@@ -255,7 +263,7 @@ def _outcome(rows: Rows, i: int) -> str:
     if rows.result[i] == names.MOF_MIGRATED_AROUND:
         return f"A neighbour has been moved along, to frame {rows.dst_pfn[i]:x}."
     if rows.result[i] == names.MOF_MIGRATED:
-        return f"The old page is freed. The fault goes on with the new one, frame {rows.dst_pfn[i]:x}."
+        return f"The old page is given up. The fault goes on with the new one, frame {rows.dst_pfn[i]:x}."
     return f"The page stays where it is: {WHY_NOT.get(word, word)}. The fault goes on with it, as it was found."
 
 
