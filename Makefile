@@ -19,8 +19,9 @@ help:
 demo: setup
 	$(BIN)/mof demo $(ARGS)
 
+# A file's tests share guests, so a file is not divided; each guest is emulated by one thread, so one CPU has one file.
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 unit: setup
 	$(BIN)/python -m pytest tests/unit $(ARGS)
