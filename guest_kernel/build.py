@@ -164,7 +164,7 @@ def _build(
         series.apply(patches, tree)
     configure(cache, kernel, tree)
     progress.step(f"kernel {kernel}: compiling")
-    total = next((k.facts.get("steps") for k in reversed(built(cache))), None)
+    total = next((k.facts["steps"] for k in reversed(built(cache)) if k.facts.get("steps")), None)
     steps = 0
 
     def line(text: str) -> None:
@@ -186,19 +186,35 @@ def _build(
             "the kernel does not build", where=f"kernel {kernel}", hint=wrong.message, detail=wrong.detail
         ) from wrong
     _collect(tree, draft)
+    return {**_facts(kernel, origin, tree, draft), "steps": steps, "seconds": round(time.monotonic() - began)}
+
+
+def keep(cache: Cache, kernel: KernelId, origin: source.Source, tree: Path, progress: Progress) -> Kernel:
+    """The kernel, taken from the tree in which it has just been built if it is not in the cache.
+
+    Built as ensure() does: configure(), then make_arguments() with the kernel's localversion; but the tree may have been
+    that of another prefix before, of which make has left what does not change. The next make in it links anew.
+    """
+
+    def maker(draft: Path) -> Mapping[str, Any]:
+        _collect(tree, draft)
+        return _facts(kernel, origin, tree, draft)
+
+    return _kernel(cache.make(KIND, str(kernel), inputs(kernel, origin), maker, lock="kernel-build", progress=progress))
+
+
+def _facts(kernel: KernelId, origin: source.Source, tree: Path, draft: Path) -> dict[str, Any]:
     return {
         "id": str(kernel),
         "release": (tree / "include/config/kernel.release").read_text().strip(),
         "build_id": build_id(draft / "vmlinux"),
         "config_sha256": digest_file(draft / "config"),
-        "patches": [{"name": p.name, "subject": p.subject, "sha256": p.sha256} for p in patches],
+        "patches": [{"name": p.name, "subject": p.subject, "sha256": p.sha256} for p in series.of(kernel)],
         "source": {
             "package": source.package(kernel.base),
             "version": origin.version,
             "sha256": origin.sha256,
         },
-        "steps": steps,
-        "seconds": round(time.monotonic() - began),
     }
 
 

@@ -295,6 +295,9 @@ class Runner:
         before = self._warnings_before(None)
         built = self._whole(number)
         new = check_warnings.new(before, built.warnings)
+        if not built.errors:
+            # To be booted: compiling it once more would cost as much again.
+            build.keep(self._cache, self.kernel(number), self.origin, self._main.at(number), self._progress)
         return Found(
             (*built.errors, *new)[:WORDS],
             (),

@@ -15,7 +15,7 @@ from controller.check import data, run, table
 from controller.check import guest as guests
 from controller.check.data import Checked, Done, Outcome, Step
 from controller.cli import main
-from guest_kernel import identity, kconfig, series, source
+from guest_kernel import build, identity, kconfig, series, source
 from guest_kernel.source import Source
 from provision.host.cache import Cache, digest_file
 from provision.host.errors import GuestLost, InfraError, Loss
@@ -68,6 +68,8 @@ class Toy:
     root: Path
     cache: Cache
     log: Path
+    kept: list[str]
+    """Ids of the kernels that were kept."""
 
     def make(self, *versions: str) -> tuple[series.Patch, ...]:
         """Make the source from the first text and a patch from each step to the next."""
@@ -141,7 +143,10 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
         return Source("6.12", tarball, "6.12.0-1", digest_file(tarball))
 
     monkeypatch.setattr(source, "locate", locate)
-    return Toy(tmp_path, Cache(), log)
+    # The toy is no kernel: of its builds nothing is kept but the name.
+    kept: list[str] = []
+    monkeypatch.setattr(build, "keep", lambda cache, kernel, origin, tree, progress: kept.append(str(kernel)))
+    return Toy(tmp_path, Cache(), log, kept)
 
 
 def outcomes(checked: Checked) -> list[list[str]]:
@@ -166,6 +171,7 @@ def test_a_clean_series_passes_and_every_step_really_ran(toy: Toy) -> None:
     made = toy.made()
     assert made.count("mm/toy.o") == 2
     assert made.count("bzImage") == 3, "without a patch, and both prefixes"
+    assert toy.kept == ["6.12-mof.1", "6.12-mof"], "to be booted, without compiling them again"
     assert made.count("bzImage check-no-swap") == 3
     assert done(checked, 1, Step.OBJECTS).figures["objects"] == ["mm/toy.o"]
     assert leftovers(toy.cache) == []
@@ -177,9 +183,9 @@ def test_warnings_that_were_there_before_are_nobody_s_fault_and_new_ones_are(toy
     )
     checked = toy.check(patches, steps=(Step.APPLY, Step.BUILD, Step.VARIANTS))
     assert outcomes(checked) == [["ok"] * 3, ["ok", "FAIL", "FAIL"]]
-    build = done(checked, 2, Step.BUILD)
-    assert len(build.words) == 1 and "new_one" in build.words[0]
-    assert (build.figures["warnings_before"], build.figures["warnings"]) == (1, 2)
+    built = done(checked, 2, Step.BUILD)
+    assert len(built.words) == 1 and "new_one" in built.words[0]
+    assert (built.figures["warnings_before"], built.figures["warnings"]) == (1, 2)
     assert any("check-no-swap" in word and "new_one" in word for word in done(checked, 2, Step.VARIANTS).words)
 
 
@@ -205,6 +211,7 @@ def test_what_w_1_warns_of_without_the_patch_too_is_not_held_against_it(toy: Toy
 def test_code_that_does_not_compile_fails_with_the_compiler_s_words(toy: Toy) -> None:
     checked = toy.check(toy.make(CLEAN, "int x = ;\n" + CLEAN), steps=HOST)
     assert outcomes(checked) == [["ok", "ok", "FAIL", "FAIL", "FAIL"]]
+    assert toy.kept == []
     for step in (Step.OBJECTS, Step.BUILD, Step.VARIANTS):
         assert any("expected expression before" in word for word in done(checked, 1, step).words)
 
