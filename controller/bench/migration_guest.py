@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from controller import arming, experiment, machine, session
+from controller import arming, experiment, machine
 from controller import plan as plans
 from controller.bench.figures import Figure
 from controller.bench.measure import OWN_SCRIPTS, Absent, Samples, fill
@@ -62,6 +62,10 @@ SWAP_ON = (
     f"swapoff -a && echo {ZRAM_MB}M >/sys/block/zram0/disksize && mkswap /dev/zram0 >/dev/null && swapon /dev/zram0"
 )
 """A device that reads at once, in the place of the guest's disk, which answers when the host likes."""
+
+SETTLE_MS = 20
+"""Before each command that is timed. Less than the seconds after which a CPU gives back the free pages of other nodes that it
+has at hand (mm/vmstat.c): to take 63 of them anew is not the price of one."""
 
 PASSES = 3
 """Runs of each script in one fork, of which the cheapest counts."""
@@ -183,7 +187,7 @@ def commands(kinds: Sequence[tuple[str, str, int]], passes: int, cpu: int) -> st
     """
     runs = " && ".join(
         f"echo {switch} >/proc/sys/vm/migrate_on_fault && echo '# {name}' >>/run/answers && "
-        f"{{ taskset -c {cpu} memtoy -j -s {session.SETTLE_MS} /run/{shlex.quote(kind)}.memtoy >>/run/answers || :; }}"
+        f"{{ taskset -c {cpu} memtoy -j -s {SETTLE_MS} /run/{shlex.quote(kind)}.memtoy >>/run/answers || :; }}"
         for name, kind, switch in kinds
     )
     count = "sed -n 's/^thp_fault_alloc /# huge /p' /proc/vmstat >>/run/answers"
