@@ -13,8 +13,8 @@ import pytest
 from tests.guest.conftest import Ran, mof
 
 FORKS_DIFFER = 0.006
-"""Mostly forks of a template agree to 0.02 %. In some templates one of six takes 0.4 to 0.53 % more, where nothing of the kernel's
-business that has been looked at differs (docs/clock.md)."""
+"""Mostly forks of a template agree to 0.02 %. Of some templates one in six takes 0.33 to 0.53 % more, and why has not been
+found (docs/clock.md)."""
 TEMPLATES_DIFFER = 0.004
 """So much do forks of two templates of the same kernel differ: their memory was split up by two boots. What has probes is
 another template than what has none."""
