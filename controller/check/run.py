@@ -283,21 +283,18 @@ class Runner:
         return check_warnings.new(done.figures["said"], built.warnings)
 
     def _whole(self, number: int) -> check.Built:
+        """The usual kernel, built and kept: to boot it, compiling it once more would cost as much again."""
         with self._cache.lock(BUILD_LOCK, self._progress):
-            return check.whole(
-                self._cache,
-                self._configured(number),
-                self._progress,
-                localversion=self.kernel(number).localversion,
-            )
+            tree = self._configured(number)
+            built = check.whole(self._cache, tree, self._progress, localversion=self.kernel(number).localversion)
+        if not built.errors:
+            build.keep(self._cache, self.kernel(number), self.origin, tree, self._progress)
+        return built
 
     def _build(self, number: int) -> Found:
         before = self._warnings_before(None)
         built = self._whole(number)
         new = check_warnings.new(before, built.warnings)
-        if not built.errors:
-            # To be booted: compiling it once more would cost as much again.
-            build.keep(self._cache, self.kernel(number), self.origin, self._main.at(number), self._progress)
         return Found(
             (*built.errors, *new)[:WORDS],
             (),
