@@ -17,18 +17,20 @@ _ID = re.compile(r"(?P<base>\d+\.\d+)-(?P<kind>base|mof)(?:\.(?P<patches>\d+))?(
 class KernelId:
     """`BASE-base` (no patch), `BASE-mof` (the whole series) or `BASE-mof.N` (its first N patches).
 
-    `patches` is None for the whole series. `debug` adds the kernel's own checks (locks, folio state, page tables).
+    `patches` is None for the whole series. `debug` adds the kernel's own checks (locks, folio state, page tables). `lean`
+    leaves debug information out, and with it what probes need; no id that a person types asks for that.
     """
 
     base: str
     series: bool
     patches: int | None = None
     debug: bool = False
+    lean: bool = False
 
     def __str__(self) -> str:
         kind = "mof" if self.series else "base"
         count = "" if self.patches is None else f".{self.patches}"
-        return f"{self.base}-{kind}{count}{'-debug' if self.debug else ''}"
+        return f"{self.base}-{kind}{count}{'-debug' if self.debug else ''}{'-lean' if self.lean else ''}"
 
     @property
     def localversion(self) -> str:

@@ -45,11 +45,11 @@ WORDS = 40
 """Lines of a failure that are kept."""
 
 
-def kernel_id(base: str, number: int, length: int) -> KernelId:
+def kernel_id(base: str, number: int, length: int, *, lean: bool = False) -> KernelId:
     """The kernel of a prefix. The whole series goes by the name under which everybody else builds it."""
     if number == 0:
-        return KernelId(base, False)
-    return KernelId(base, True, None if number == length else number)
+        return KernelId(base, False, lean=lean)
+    return KernelId(base, True, None if number == length else number, lean=lean)
 
 
 class Runner:
@@ -62,14 +62,16 @@ class Runner:
         patches: tuple[series.Patch, ...],
         progress: Progress,
         *,
-        remember: bool = True,
+        memory: Memory | None = None,
+        lean: bool = False,
     ) -> None:
         self.base = base
+        self.lean = lean
         self.patches = patches
         self.origin = source.locate(cache, base, progress)
         self._cache = cache
         self._progress = progress
-        self._memory = Memory(cache, on=remember)
+        self._memory = memory or Memory(cache)
         self._stack = ExitStack()
         self._main = Stage(cache, self.origin, patches, "check", progress)
         self._apart = Stage(cache, self.origin, patches, "check-variants", progress)
@@ -102,7 +104,7 @@ class Runner:
             self._stack.close()
 
     def kernel(self, number: int) -> KernelId:
-        return kernel_id(self.base, number, len(self.patches))
+        return kernel_id(self.base, number, len(self.patches), lean=self.lean)
 
     # What a step depends on.
 
@@ -164,6 +166,9 @@ class Runner:
         due = [s for s in steps if any(self._memory.recall(s, self.inputs(s, n)) is None for n in prefixes)]
         main = MAIN_BYTES if {Step.OBJECTS, Step.BUILD} & set(due) else 0
         self._cache.require_space(main + (APART_BYTES if Step.VARIANTS in due else 0))
+        for step in steps:
+            for variant in _compared(step):
+                self._memory.recall(step, self._inputs_before(variant))  # also where not due, so that a record keeps it
         for step in due:
             for variant in _compared(step):
                 self._warnings_before(variant)
@@ -404,17 +409,23 @@ def run(
     progress: Progress,
     *,
     fresh: bool = False,
-    remember: bool = True,
+    memory: Memory | None = None,
+    lean: bool = False,
 ) -> Checked:
-    """Check these prefixes (from 1) in these steps. InfraError when the host cannot; what failed is in the result."""
+    """Check these prefixes (from 1) in these steps. InfraError when the host cannot; what failed is in the result.
+
+    `lean`: kernels without debug information, which differ in nothing that is looked at here, and take less time.
+    """
     began = time.monotonic()
     rows = []
-    with Runner(cache, base, patches, progress, remember=remember) as runner:
+    with Runner(cache, base, patches, progress, memory=memory, lean=lean) as runner:
         if fresh:
             runner.forget(steps, prefixes)
         runner.prepare(steps, prefixes)
         for number in prefixes:
             rows.append(runner.row(number, steps))
+        if memory is not None and tuple(steps) == tuple(Step) and len(set(prefixes)) == len(patches):
+            memory.forget_unseen()
         facts = _facts(runner, steps)
     return Checked(
         base, len(patches), tuple(steps), tuple(rows), time.monotonic() - began, facts, unique(_notes(rows, steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,14 @@ def check(
             show_default=False,
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also remember in this file what has passed, and go on from what another machine has put there.",
+            show_default=False,
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do again what an earlier check has passed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> int:
@@ -78,6 +87,7 @@ def check(
     Goes on where an earlier check was stopped. A whole check of a series takes hours.
     """
     from controller.check import data, run, table
+    from controller.check.memory import Memory, Record
     from guest_kernel import identity, series
     from provision.host.cache import Cache
     from provision.host.errors import UserError
@@ -93,7 +103,9 @@ def check(
         )
     prefixes = sorted(set(prefix)) if prefix else list(range(1, len(patches) + 1))
     steps = [step for step in Step if not only or step in only]
+    cache = Cache()
+    memory = Memory(cache, Record(record) if record is not None else None)
     with for_stream() as progress:
-        checked = run.run(Cache(), base, patches, prefixes, steps, progress, fresh=fresh)
+        checked = run.run(cache, base, patches, prefixes, steps, progress, fresh=fresh, memory=memory, lean=True)
     print(json.dumps(data.to_json(checked), indent=1) if as_json else table.render(checked))
     return 1 if checked.failed else 0

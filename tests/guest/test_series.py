@@ -13,6 +13,7 @@ import pytest
 from controller.check import guest as guests
 from controller.check import promises, run
 from controller.check.data import Checked, Done, Found, Outcome, Step
+from controller.check.memory import Memory
 from guest_kernel import check, identity, series
 from provision.host.cache import Cache
 from provision.host.progress import Silent
@@ -36,7 +37,7 @@ def kernel(number: int) -> str:
 @pytest.fixture(scope="session")
 def checked() -> Checked:
     """All prefixes in one tree, each compiled with what its last patch touches; nothing is taken from memory."""
-    return run.run(Cache(), BASE, PATCHES, PREFIXES, STEPS, Silent(), remember=False)
+    return run.run(Cache(), BASE, PATCHES, PREFIXES, STEPS, Silent(), memory=Memory(Cache(), on=False))
 
 
 @pytest.fixture(scope="session")

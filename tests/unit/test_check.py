@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,11 +14,12 @@ import pytest
 from controller.check import data, run, table
 from controller.check import guest as guests
 from controller.check.data import Checked, Done, Outcome, Step
+from controller.check.memory import Memory, Record
 from controller.cli import main
 from guest_kernel import build, identity, kconfig, series, source
 from guest_kernel.source import Source
 from provision.host.cache import Cache, digest_file
-from provision.host.errors import GuestLost, InfraError, Loss
+from provision.host.errors import GuestLost, InfraError, Loss, UserError
 from provision.host.progress import Silent
 
 FEW = (Step.APPLY, Step.CHECKPATCH, Step.OBJECTS, Step.BUILD)
@@ -114,7 +115,7 @@ class Toy:
         return path
 
     def check(
-        self, patches: Sequence[series.Patch], prefixes: Sequence[int] = (), steps: Sequence[Step] = FEW, **how: bool
+        self, patches: Sequence[series.Patch], prefixes: Sequence[int] = (), steps: Sequence[Step] = FEW, **how: Any
     ) -> Checked:
         numbers = prefixes or range(1, len(patches) + 1)
         return run.run(self.cache, "6.12", tuple(patches), numbers, steps, Silent(), **how)
@@ -330,8 +331,55 @@ def test_without_memory_nothing_is_recalled(toy: Toy) -> None:
     patches = toy.make(CLEAN, CLEAN + "int one;\n")
     toy.check(patches)
     toy.made()
-    toy.check(patches, steps=(Step.OBJECTS,), remember=False)
+    toy.check(patches, steps=(Step.OBJECTS,), memory=Memory(toy.cache, on=False))
     assert "mm/toy.o" in toy.made()
+
+
+def test_a_record_goes_to_a_cache_that_knows_nothing(toy: Toy, tmp_path: Path) -> None:
+    patches = toy.make(CLEAN, CLEAN + "int one;\n", CLEAN + "int one;\nint two;\n")
+    path = tmp_path / "record.json"
+    toy.check(patches, prefixes=(1,), memory=Memory(toy.cache, Record(path)))
+    toy.made()
+    other = replace(toy, cache=Cache(tmp_path / "other"))
+    checked = other.check(patches, memory=Memory(other.cache, Record(path)))
+    assert [[d.remembered for d in row.done] for row in checked.rows] == [[True] * 4, [False] * 4]
+    assert toy.made().count("bzImage") == 1, "what the base says is in the record too"
+    third = replace(toy, cache=Cache(tmp_path / "third"))
+    again = third.check(patches, memory=Memory(third.cache, Record(path)))
+    assert all(d.remembered for row in again.rows for d in row.done)
+    assert not toy.made()
+
+
+def test_a_whole_check_leaves_in_the_record_what_is_still_true(tmp_path: Path) -> None:
+    record = Record(path := tmp_path / "record.json")
+    memory = Memory(Cache(tmp_path / "cache"), record)
+    for number in (1, 2):
+        memory.keep(Done(Step.APPLY, Outcome.OK, 1.5, notes=("so",), figures={"n": number}), {"patches": number})
+    later = Memory(Cache(tmp_path / "later"), Record(path))
+    found = later.recall(Step.APPLY, {"patches": 2})
+    assert found == Done(Step.APPLY, Outcome.OK, 1.5, (), ("so",), {"n": 2}, remembered=True)
+    later.forget_unseen()
+    empty = Memory(Cache(tmp_path / "empty"), Record(path))
+    assert empty.recall(Step.APPLY, {"patches": 1}) is None
+    assert empty.recall(Step.APPLY, {"patches": 2}) is not None
+    empty.forget(Step.APPLY, {"patches": 2})
+    assert json.loads(path.read_text())["steps"] == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 9, "steps": {}}', '{"schema": 1, "steps": [1]}'])
+def test_a_file_that_is_no_record_is_refused_and_left(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not a record of a check"):
+        Record(path)
+    assert path.read_text() == text
+
+
+def test_a_record_in_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        Record(tmp_path / "nowhere" / "record.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        Record(tmp_path)
 
 
 def test_prefixes_can_be_asked_for_in_any_order(toy: Toy) -> None:
