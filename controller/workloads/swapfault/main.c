@@ -91,8 +91,23 @@ static size_t resident(char *area)
 	return found;
 }
 
+/* A page is one number, repeated: zram keeps that alone, so that reading it back adds as little as it can to the fault. */
+static void fill(char *area)
+{
+	for (size_t i = 0; i < PAGES; i++)
+		for (size_t k = 0; k < WORDS; k++)
+			((uint64_t *)(area + i * PAGE))[k] = i + 1;
+}
+
+/*
+ * New pages, and out with them.  One that has come back from swap before may be told to belong to the working set, which the
+ * next fault on it has to account for.
+ */
 static void page_out(char *area)
 {
+	if (madvise(area, PAGES * PAGE, MADV_DONTNEED))
+		stop("MADV_DONTNEED");
+	fill(area);
 	for (int i = 0; i < TRIES && resident(area); i++)
 		if (madvise(area, PAGES * PAGE, MADV_PAGEOUT))
 			stop("MADV_PAGEOUT");
@@ -120,14 +135,6 @@ static void to_cache(char *area)
 		stop("the child failed");
 	if (resident(area) != PAGES)
 		stop("not every page is in the swap cache");
-}
-
-/* A page is one number, repeated: zram keeps that alone, so that reading it back adds as little as it can to the fault. */
-static void fill(char *area)
-{
-	for (size_t i = 0; i < PAGES; i++)
-		for (size_t k = 0; k < WORDS; k++)
-			((uint64_t *)(area + i * PAGE))[k] = i + 1;
 }
 
 static void check(const char *area)
@@ -158,7 +165,6 @@ int main(int argc, char **argv)
 	area = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (area == MAP_FAILED)
 		stop("no memory");
-	fill(area);
 	for (long i = 0; i < rounds; i++) {
 		settle();
 		page_out(area);
