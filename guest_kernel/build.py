@@ -202,14 +202,15 @@ def keep(cache: Cache, kernel: KernelId, origin: source.Source, tree: Path, prog
     """The kernel, taken from the tree in which it has just been built if it is not in the cache.
 
     Built as ensure() does: configure(), then make_arguments() with the kernel's localversion; but the tree may have been
-    that of another prefix before, of which make has left what does not change. The next make in it links anew.
+    that of another prefix before, of which make has left what does not change. The next make in it links anew. Takes no lock
+    of those who build: it is called by one of them.
     """
 
     def maker(draft: Path) -> Mapping[str, Any]:
         _collect(kernel, tree, draft)
         return _facts(kernel, origin, tree, draft)
 
-    return _kernel(cache.make(KIND, str(kernel), inputs(kernel, origin), maker, lock="kernel-build", progress=progress))
+    return _kernel(cache.make(KIND, str(kernel), inputs(kernel, origin), maker, progress=progress))
 
 
 def _facts(kernel: KernelId, origin: source.Source, tree: Path, draft: Path) -> dict[str, Any]:

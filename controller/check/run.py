@@ -292,8 +292,8 @@ class Runner:
         with self._cache.lock(BUILD_LOCK, self._progress):
             tree = self._configured(number)
             built = check.whole(self._cache, tree, self._progress, localversion=self.kernel(number).localversion)
-        if not built.errors:
-            build.keep(self._cache, self.kernel(number), self.origin, tree, self._progress)
+            if not built.errors:
+                build.keep(self._cache, self.kernel(number), self.origin, tree, self._progress)
         return built
 
     def _build(self, number: int) -> Found:
