@@ -30,14 +30,15 @@ CLAIMS = [(number, claim.name) for number in BOOTED for claim in promises.standi
 Tried = tuple[Found, Found]
 
 
-def kernel(number: int) -> str:
-    return str(run.kernel_id(BASE, number, len(PATCHES)))
+def kernel(number: int) -> identity.KernelId:
+    """What other tests boot as well, as they do; without debug information what is built for these tests alone."""
+    return run.kernel_id(BASE, number, len(PATCHES), lean=number not in (0, len(PATCHES)))
 
 
 @pytest.fixture(scope="session")
 def checked() -> Checked:
     """All prefixes in one tree, each compiled with what its last patch touches; nothing is taken from memory."""
-    return run.run(Cache(), BASE, PATCHES, PREFIXES, STEPS, Silent(), memory=Memory(Cache(), on=False))
+    return run.run(Cache(), BASE, PATCHES, PREFIXES, STEPS, Silent(), memory=Memory(Cache(), on=False), lean=True)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +47,7 @@ def tried() -> Callable[[int], Tried]:
 
     @cache
     def boot(number: int) -> Tried:
-        with guests.booted(Cache(), run.kernel_id(BASE, number, len(PATCHES)), Silent()) as one:
+        with guests.booted(Cache(), kernel(number), Silent()) as one:
             return guests.boot(one), guests.promise(one, promises.standing(PATCHES[:number]), Cache(), Silent())
 
     return boot
@@ -76,7 +77,7 @@ def test_a_kernel_boots_without_a_complaint(tried: Callable[[int], Tried], numbe
     assert tried(number)[0].words == ()
 
 
-@pytest.mark.parametrize(("number", "claim"), CLAIMS, ids=lambda v: kernel(v) if isinstance(v, int) else v)
+@pytest.mark.parametrize(("number", "claim"), CLAIMS, ids=lambda v: str(kernel(v)) if isinstance(v, int) else v)
 def test_what_a_kernel_of_the_series_promises(tried: Callable[[int], Tried], number: int, claim: str) -> None:
     told = tried(number)[1].figures["claims"][claim]
     assert told["holds"], f"{told['title']}: {told.get('why')}"
