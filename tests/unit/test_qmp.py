@@ -74,7 +74,8 @@ def test_no_greeting_and_no_socket(tmp_path: Path) -> None:
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
+    before = set(threading.enumerate())  # guests that other tests of this process have open
     with serving(path, answer), connected(str(path), Deadline.after(SOON)):
-        pass
+        assert "qmp" in {thread.name for thread in set(threading.enumerate()) - before}
     # The interpreter takes a thread off its list a moment after it has ended.
-    assert Deadline.after(SOON).poll(lambda: "qmp" not in {thread.name for thread in threading.enumerate()})
+    assert Deadline.after(SOON).poll(lambda: not {t for t in threading.enumerate() if t.name == "qmp"} - before)
