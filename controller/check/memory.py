@@ -31,7 +31,7 @@ class Record:
         self._path = path
         self._steps: dict[str, dict[str, Any]] = {}
         try:
-            text = path.read_text()
+            content = path.read_bytes()
         except FileNotFoundError:
             if path.parent.is_dir():
                 return
@@ -39,10 +39,10 @@ class Record:
         except OSError as wrong:
             raise UserError(f"cannot be read: {wrong.strerror}", where=str(path), hint="name a file") from wrong
         try:
-            data = json.loads(text)
+            data = json.loads(content)
             if data["schema"] != SCHEMA:
                 raise ValueError(f"schema {data['schema']!r}")
-            self._steps = {key: dict(one) for key, one in data["steps"].items()}
+            self._steps = {key: _passed(one) for key, one in data["steps"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise UserError(
                 f"not a record of a check: {wrong}", where=str(path), hint="name another file; it will be made"
@@ -140,6 +140,14 @@ class Memory:
         """Of the record, what was not asked for: of a whole check, that is of a series as it no longer is."""
         if self._record is not None:
             self._record.only(self._seen)
+
+
+def _passed(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A step as it is written. ValueError, KeyError, TypeError when it is none, or none that passed."""
+    if one["outcome"] != Outcome.OK:
+        raise ValueError(f"a step that came to {one['outcome']!r}")
+    facts = {"seconds": float(one["seconds"]), "notes": list(one["notes"]), "figures": dict(one["figures"])}
+    return {"outcome": Outcome.OK.value, **facts}
 
 
 def _key(step: Step, inputs: Mapping[str, Any]) -> str:

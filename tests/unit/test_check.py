@@ -366,13 +366,25 @@ def test_a_whole_check_leaves_in_the_record_what_is_still_true(tmp_path: Path) -
     assert json.loads(path.read_text())["steps"] == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 9, "steps": {}}', '{"schema": 1, "steps": [1]}'])
-def test_a_file_that_is_no_record_is_refused_and_left(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff\xfe\x00",
+        b'{"schema": 9, "steps": {}}',
+        b'{"schema": 1, "steps": [1]}',
+        b'{"schema": 1, "steps": {"apply-0": {}}}',
+        b'{"schema": 1, "steps": {"apply-0": {"outcome": "FAIL", "seconds": 1, "notes": [], "figures": {}}}}',
+    ],
+)
+def test_a_file_that_is_no_record_is_refused_and_left(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.json"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(UserError, match="not a record of a check"):
         Record(path)
-    assert path.read_text() == text
+    assert path.read_bytes() == content
 
 
 def test_a_record_in_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
