@@ -188,10 +188,15 @@ def objects(
     return Built(done.warnings, done.errors, done.steps, tuple(chosen), left_out)
 
 
-def whole(cache: Cache, tree: Path, progress: Progress, *, out: str = "", localversion: str = "") -> Built:
-    """Build bzImage, in the configuration of the tree or of its output folder `out`."""
+def whole(
+    cache: Cache, tree: Path, progress: Progress, *, target: str = "bzImage", out: str = "", localversion: str = ""
+) -> Built:
+    """Build `target`, in the configuration of the tree or of its output folder `out`.
+
+    What is not to be booted is whole as `vmlinux`: linked, and seen by modpost. bzImage only packs that.
+    """
     where = [f"O={out}"] if out else []
-    command = build.make_arguments(*where, "bzImage", localversion=localversion)
+    command = build.make_arguments(*where, target, localversion=localversion)
     return _make(cache, tree, command, build.BUILD_SECONDS, progress)[1]
 
 

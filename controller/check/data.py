@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -115,8 +115,3 @@ def _told(done: Done) -> dict[str, Any]:
     del told["step"]
     outcome = {Outcome.OK: "ok", Outcome.FAILED: "fail", Outcome.SKIPPED: "skipped"}[done.outcome]
     return {**told, "outcome": outcome, "words": list(done.words), "notes": list(done.notes)}
-
-
-def unique(notes: Sequence[str]) -> tuple[str, ...]:
-    """Each once, in order."""
-    return tuple(dict.fromkeys(notes))

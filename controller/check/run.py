@@ -10,24 +10,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from controller import complaints
 from controller.check import guest as guests
-from controller.check import promises, trial
-from controller.check.data import Checked, Done, Found, Outcome, Row, Step, unique
+from controller.check import promises, told
+from controller.check.data import Checked, Done, Found, Outcome, Row, Step
 from controller.check.guest import Booted
+from controller.check.keys import Keys
 from controller.check.memory import Memory
-from controller.workloads import program
-from controller.workloads.memtoy import SCRIPTS
 from guest_kernel import build, check, check_variants, check_warnings, kconfig, series, source
 from guest_kernel.check_stage import Stage
 from guest_kernel.check_variants import VARIANTS, Variant
-from guest_kernel.identity import KernelId
-from provision.host.cache import Cache, digest_file
+from provision.host.cache import Cache
 from provision.host.errors import GuestLost, InfraError, UserError
 from provision.host.progress import Progress
-
-RECIPE = 1
-"""Raised when a step comes to look at more, or at other things, than it did: what is remembered is then done again."""
 
 MAIN_BYTES = 6 * 2**30
 APART_BYTES = 4 * 2**30
@@ -45,13 +39,6 @@ WORDS = 40
 """Lines of a failure that are kept."""
 
 
-def kernel_id(base: str, number: int, length: int, *, lean: bool = False) -> KernelId:
-    """The kernel of a prefix. The whole series goes by the name under which everybody else builds it."""
-    if number == 0:
-        return KernelId(base, False, lean=lean)
-    return KernelId(base, True, None if number == length else number, lean=lean)
-
-
 class Runner:
     """Does steps of prefixes; as a context manager it owns trees and a guest, and leaves none."""
 
@@ -66,9 +53,9 @@ class Runner:
         lean: bool = False,
     ) -> None:
         self.base = base
-        self.lean = lean
         self.patches = patches
         self.origin = source.locate(cache, base, progress)
+        self.keys = Keys(base, patches, self.origin, lean=lean)
         self._cache = cache
         self._progress = progress
         self._memory = memory or Memory(cache)
@@ -78,7 +65,6 @@ class Runner:
         self._plain = Stage(cache, self.origin, (), "check-base", progress)
         self._booted: tuple[int, ExitStack, Booted] | None = None
         self._before: dict[str, tuple[str, ...]] = {}
-        self._inputs: dict[int, dict[str, Any]] = {}
         self._work: dict[Step, Callable[[int], Found]] = {
             Step.APPLY: self._apply,
             Step.CHECKPATCH: self._checkpatch,
@@ -103,72 +89,26 @@ class Runner:
         finally:
             self._stack.close()
 
-    def kernel(self, number: int) -> KernelId:
-        return kernel_id(self.base, number, len(self.patches), lean=self.lean)
-
-    # What a step depends on.
-
-    def inputs(self, step: Step, number: int) -> dict[str, Any]:
-        """Everything that decides what the step comes to; number 0 is the kernel without a patch."""
-        common = {
-            "recipe": RECIPE,
-            "source": {"version": self.origin.version, "sha256": self.origin.sha256},
-            "patches": [patch.sha256 for patch in self.patches[:number]],
-        }
-        if number not in self._inputs:
-            self._inputs[number] = build.inputs(self.kernel(number), self.origin)
-        kernel = self._inputs[number]
-        match step:
-            case Step.APPLY:
-                return common
-            case Step.CHECKPATCH:
-                return {**common, "ignored": dict(check.IGNORED)}
-            case Step.OBJECTS | Step.BUILD:
-                return {**common, "config": kernel["config"], "compiler": kernel["compiler"]}
-            case Step.VARIANTS:
-                asked = {v.name: {s: value for s, (value, _) in v.asked().items()} for v in VARIANTS}
-                return {**common, "config": asked, "compiler": kernel["compiler"]}
-            case Step.BOOT:
-                return {**common, "kernel": kernel, "patterns": digest_file(Path(complaints.__file__))}
-            case Step.PROMISE:
-                standing = promises.standing(self.patches[:number])
-                return {
-                    **common,
-                    "kernel": kernel,
-                    "patterns": digest_file(Path(complaints.__file__)),
-                    "claims": [c.name for c in standing],
-                    "code": _digests(trial.__file__, *(c.holds.__code__.co_filename for c in standing)),
-                    "programs": {
-                        name: _digests(*(program.FOLDER / name).glob("*.[ch]"))
-                        for name in ("memtoy", *(name for c in standing for name in c.programs))
-                    },
-                    "scripts": _digests(*SCRIPTS.glob("*.memtoy")),
-                }
-
-    def _inputs_before(self, variant: Variant | None) -> dict[str, Any]:
-        """The same for the build without a patch, in the usual configuration or in a variant's."""
-        if variant is None:
-            return {**self.inputs(Step.BUILD, 0), "before": ""}
-        return {**self.inputs(Step.VARIANTS, 0), "before": variant.name}
-
     def forget(self, steps: Sequence[Step], prefixes: Sequence[int]) -> None:
         """As if these had never been done."""
         for step in steps:
             for number in prefixes:
-                self._memory.forget(step, self.inputs(step, number))
+                self._memory.forget(step, self.keys.of(step, number))
             for variant in _compared(step):
-                self._memory.forget(step, self._inputs_before(variant))
+                self._memory.forget(step, self.keys.before(variant))
+            if step is Step.VARIANTS:
+                self._forget_parts(prefixes)
 
     # Doing them.
 
     def prepare(self, steps: Sequence[Step], prefixes: Sequence[int]) -> None:
         """Ask for space, and learn what the builds without a patch warn of, while the trees have none."""
-        due = [s for s in steps if any(self._memory.recall(s, self.inputs(s, n)) is None for n in prefixes)]
+        due = [s for s in steps if any(self._memory.recall(s, self.keys.of(s, n)) is None for n in prefixes)]
         main = MAIN_BYTES if {Step.OBJECTS, Step.BUILD} & set(due) else 0
         self._cache.require_space(main + (APART_BYTES if Step.VARIANTS in due else 0))
         for step in steps:
             for variant in _compared(step):
-                self._memory.recall(step, self._inputs_before(variant))  # also where not due, so that a record keeps it
+                self._memory.recall(step, self.keys.before(variant))  # also where not due, so that a record keeps it
         for step in due:
             for variant in _compared(step):
                 self._warnings_before(variant)
@@ -177,11 +117,11 @@ class Runner:
         """What the kernel without a patch warns of in this configuration. InfraError when it does not build."""
         name = variant.name if variant is not None else ""
         if name not in self._before:
-            inputs = self._inputs_before(variant)
+            inputs = self.keys.before(variant)
             step = Step.BUILD if variant is None else Step.VARIANTS
             done = self._memory.recall(step, inputs)
             if done is None:
-                what = f"{self.kernel(0)} {name}".strip()
+                what = f"{self.keys.kernel(0)} {name}".strip()
                 self._progress.step(f"{what}: compiling, to compare with")
                 began = time.monotonic()
                 built = self._whole(0) if variant is None else self._small(variant, 0)[1]
@@ -209,10 +149,10 @@ class Runner:
 
     def step(self, step: Step, number: int) -> Done:
         """One step, recalled or done."""
-        inputs = self.inputs(step, number)
+        inputs = self.keys.of(step, number)
         if (known := self._memory.recall(step, inputs)) is not None:
             return known
-        self._progress.step(f"{self.kernel(number)}: {step.value}")
+        self._progress.step(f"{self.keys.kernel(number)}: {step.value}")
         began = time.monotonic()
         try:
             found = self._work[step](number)
@@ -228,6 +168,8 @@ class Runner:
         outcome = Outcome.FAILED if found.words else Outcome.OK
         done = Done(step, outcome, time.monotonic() - began, found.words, found.notes, found.figures)
         self._memory.keep(done, inputs)
+        if step is Step.VARIANTS and outcome is Outcome.OK:
+            self._forget_parts((number,))  # all of them are in the whole
         return done
 
     # The steps.
@@ -242,11 +184,11 @@ class Runner:
 
     def _configured(self, number: int) -> Path:
         tree = self._main.at(number)
-        build.configure(self._cache, self.kernel(number), tree)
+        build.configure(self._cache, self.keys.kernel(number), tree)
         return tree
 
     def _objects(self, number: int) -> Found:
-        kernel = self.kernel(number)
+        kernel = self.keys.kernel(number)
         built = check.objects(
             self._cache,
             check.touched(self.patches[number - 1]),
@@ -254,7 +196,7 @@ class Runner:
             self._progress,
             localversion=kernel.localversion,
         )
-        new = self._new_with_w1(built, USUAL, kconfig.merge(kconfig.fragments(self.kernel(0))))
+        new = self._new_with_w1(built, USUAL, kconfig.merge(kconfig.fragments(self.keys.kernel(0))))
         return Found(
             (*built.errors, *new)[:WORDS],
             tuple(f"not compiled in this configuration: {name}" for name in built.left_out),
@@ -270,14 +212,16 @@ class Runner:
             return []
         step = Step.OBJECTS
         inputs = {
-            **self.inputs(step, 0),
+            **self.keys.of(step, 0),
             "asked": {symbol: value for symbol, (value, _) in asked.items()},
             "before": name,
             "objects": list(built.objects),
         }
         done = self._memory.recall(step, inputs)
         if done is None:
-            self._progress.step(f"{self.kernel(0)} {name}: compiling {len(built.objects)} objects, to compare with")
+            self._progress.step(
+                f"{self.keys.kernel(0)} {name}: compiling {len(built.objects)} objects, to compare with"
+            )
             began = time.monotonic()
             tree = self._plain.at(0)
             there = [o for o in built.objects if (tree / o).with_suffix(".c").exists()]
@@ -291,9 +235,9 @@ class Runner:
         """The usual kernel, built and kept: to boot it, compiling it once more would cost as much again."""
         with self._cache.lock(BUILD_LOCK, self._progress):
             tree = self._configured(number)
-            built = check.whole(self._cache, tree, self._progress, localversion=self.kernel(number).localversion)
+            built = check.whole(self._cache, tree, self._progress, localversion=self.keys.kernel(number).localversion)
             if not built.errors:
-                build.keep(self._cache, self.kernel(number), self.origin, tree, self._progress)
+                build.keep(self._cache, self.keys.kernel(number), self.origin, tree, self._progress)
         return built
 
     def _build(self, number: int) -> Found:
@@ -317,51 +261,71 @@ class Runner:
         outcome = check_variants.outcome(variant, result, known)
         if not outcome.configurable:
             return outcome, None
-        return outcome, check.whole(self._cache, tree, self._progress, out=variant.name)
+        return outcome, check.whole(self._cache, tree, self._progress, target="vmlinux", out=variant.name)
 
     def _variants(self, number: int) -> Found:
-        words: list[str] = []
-        notes: list[str] = []
-        figures: dict[str, Any] = {}
+        """Each variant that passes is remembered at once: where a header changes for all, each takes minutes."""
+        found = []
         for variant in VARIANTS:
-            before = self._warnings_before(variant)
-            self._progress.step(f"{self.kernel(number)}: {variant.name}")
-            began = time.monotonic()
-            outcome, built = self._small(variant, number)
-            notes.append(str(outcome))
-            told: dict[str, Any] = {
-                "asked": {variant.symbol: "n"},
-                "got": {variant.symbol: outcome.got},
-                "configurable": outcome.configurable,
-                "dropped": list(outcome.dropped),
-            }
-            figures[variant.name] = told
-            if built is None:
+            inputs = self.keys.part(variant, number)
+            known = self._memory.recall(Step.VARIANTS, inputs)
+            if known is not None:
+                found.append(Found((), known.notes, known.figures))
                 continue
-            new = check_warnings.new(before, built.warnings)
-            tree = self._apart.at(number)
-            wanted = check.touched(self.patches[number - 1])
-            touched = check.objects(self._cache, wanted, tree, self._progress, out=variant.name)
-            new_with_w1 = self._new_with_w1(touched, variant.name, variant.asked())
-            told |= {
-                "compiled": built.steps,
-                "warnings": len(built.warnings),
-                "new": new,
-                "objects": list(touched.objects),
-                "new_with_w1": new_with_w1,
-                "left_out": list(touched.left_out),
-                "seconds": round(time.monotonic() - began, 1),
-            }
-            wrong = (*built.errors, *new, *touched.errors, *(f"W=1: {text}" for text in new_with_w1))
-            words += [f"{variant.name}: {text}" for text in wrong]
-        return Found(tuple(words[:WORDS]), tuple(notes), figures)
+            self._progress.step(f"{self.keys.kernel(number)}: {variant.name}")
+            began = time.monotonic()
+            one = self._variant(variant, number)
+            found.append(one)
+            outcome = Outcome.FAILED if one.words else Outcome.OK
+            done = Done(Step.VARIANTS, outcome, time.monotonic() - began, one.words, one.notes, one.figures)
+            self._memory.keep(done, inputs)
+        words = [word for one in found for word in one.words]
+        return Found(
+            tuple(words[:WORDS]),
+            tuple(note for one in found for note in one.notes),
+            {name: figures for one in found for name, figures in one.figures.items()},
+        )
+
+    def _variant(self, variant: Variant, number: int) -> Found:
+        before = self._warnings_before(variant)
+        began = time.monotonic()
+        outcome, built = self._small(variant, number)
+        figures: dict[str, Any] = {
+            "asked": {variant.symbol: "n"},
+            "got": {variant.symbol: outcome.got},
+            "configurable": outcome.configurable,
+            "dropped": list(outcome.dropped),
+        }
+        if built is None:
+            return Found((), (str(outcome),), {variant.name: figures})
+        new = check_warnings.new(before, built.warnings)
+        tree = self._apart.at(number)
+        wanted = check.touched(self.patches[number - 1])
+        touched = check.objects(self._cache, wanted, tree, self._progress, out=variant.name)
+        new_with_w1 = self._new_with_w1(touched, variant.name, variant.asked())
+        figures |= {
+            "compiled": built.steps,
+            "warnings": len(built.warnings),
+            "new": new,
+            "objects": list(touched.objects),
+            "new_with_w1": new_with_w1,
+            "left_out": list(touched.left_out),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        wrong = (*built.errors, *new, *touched.errors, *(f"W=1: {text}" for text in new_with_w1))
+        return Found(tuple(f"{variant.name}: {text}" for text in wrong), (str(outcome),), {variant.name: figures})
+
+    def _forget_parts(self, prefixes: Sequence[int]) -> None:
+        for number in prefixes:
+            for variant in VARIANTS:
+                self._memory.forget(Step.VARIANTS, self.keys.part(variant, number))
 
     def _guest(self, number: int) -> Booted:
         """The guest of this prefix, booted when it is first needed."""
         if self._booted is None or self._booted[0] != number:
             self.leave_guest()
             stack = ExitStack()
-            opened = stack.enter_context(guests.booted(self._cache, self.kernel(number), self._progress))
+            opened = stack.enter_context(guests.booted(self._cache, self.keys.kernel(number), self._progress))
             self._booted = (number, stack, opened)
         return self._booted[2]
 
@@ -396,10 +360,6 @@ def _compared(step: Step) -> tuple[Variant | None, ...]:
     return {Step.BUILD: (None,), Step.VARIANTS: VARIANTS}.get(step, ())
 
 
-def _digests(*files: str | Path) -> dict[str, str]:
-    return {"/".join(Path(f).parts[-2:]): digest_file(Path(f)) for f in sorted(map(str, files))}
-
-
 def run(
     cache: Cache,
     base: str,
@@ -426,26 +386,7 @@ def run(
             rows.append(runner.row(number, steps))
         if memory is not None and tuple(steps) == tuple(Step) and len(set(prefixes)) == len(patches):
             memory.forget_unseen()
-        facts = _facts(runner, steps)
+        facts = told.facts(runner.keys.build(0), steps)
     return Checked(
-        base, len(patches), tuple(steps), tuple(rows), time.monotonic() - began, facts, unique(_notes(rows, steps))
+        base, len(patches), tuple(steps), tuple(rows), time.monotonic() - began, facts, told.notes(rows, steps)
     )
-
-
-def _facts(runner: Runner, steps: Sequence[Step]) -> Mapping[str, Any]:
-    kernel = build.inputs(runner.kernel(0), runner.origin)
-    facts: dict[str, Any] = {"source": kernel["source"], "compiler": kernel["compiler"]}
-    if Step.CHECKPATCH in steps:
-        facts["checkpatch_ignored"] = dict(check.IGNORED)
-    if Step.VARIANTS in steps:
-        facts["variants"] = {v.name: {"asked": {v.symbol: "n", **v.options}, "why": v.why} for v in VARIANTS}
-        facts["variants_fragment"] = kconfig.parse(check_variants.FRAGMENT.read_text())
-    return facts
-
-
-def _notes(rows: Sequence[Row], steps: Sequence[Step]) -> list[str]:
-    notes = []
-    if Step.CHECKPATCH in steps:
-        notes += [f"checkpatch.pl is not asked for {name}: {why}" for name, why in check.IGNORED.items()]
-    notes += [f"{v.name}: {v.why}" for v in VARIANTS if v.why and Step.VARIANTS in steps]
-    return notes + [note for row in rows for d in row.done if d.outcome is not Outcome.SKIPPED for note in d.notes]

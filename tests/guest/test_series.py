@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from controller.check import guest as guests
-from controller.check import promises, run
+from controller.check import keys, promises, run
 from controller.check.data import Checked, Done, Found, Outcome, Step
 from controller.check.memory import Memory
 from guest_kernel import check, identity, series
@@ -32,7 +32,7 @@ Tried = tuple[Found, Found]
 
 def kernel(number: int) -> identity.KernelId:
     """What other tests boot as well, as they do; without debug information what is built for these tests alone."""
-    return run.kernel_id(BASE, number, len(PATCHES), lean=number not in (0, len(PATCHES)))
+    return keys.kernel_id(BASE, number, len(PATCHES), lean=number not in (0, len(PATCHES)))
 
 
 @pytest.fixture(scope="session")

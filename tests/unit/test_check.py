@@ -11,12 +11,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from controller.check import data, run, table
+from controller.check import data, keys, run, table
 from controller.check import guest as guests
 from controller.check.data import Checked, Done, Outcome, Step
 from controller.check.memory import Memory, Record
 from controller.cli import main
 from guest_kernel import build, identity, kconfig, series, source
+from guest_kernel.check_variants import VARIANTS
 from guest_kernel.source import Source
 from provision.host.cache import Cache, digest_file
 from provision.host.errors import GuestLost, InfraError, Loss, UserError
@@ -35,8 +36,8 @@ allnoconfig:
 prepare:
 \techo "prepare $(O)" >> $(TOYLOG)
 \tgrep -v '^#' $(OUT).config > $(OUT)include/config/auto.conf
-bzImage:
-\techo "bzImage $(O)" >> $(TOYLOG)
+bzImage vmlinux:
+\techo "$@ $(O)" >> $(TOYLOG)
 \t@echo "  CC      mm/toy.o"
 \tgcc -Wall -c -o $(OUT)toy.o mm/toy.c
 mm/%.o: force
@@ -173,7 +174,7 @@ def test_a_clean_series_passes_and_every_step_really_ran(toy: Toy) -> None:
     assert made.count("mm/toy.o") == 2
     assert made.count("bzImage") == 3, "without a patch, and both prefixes"
     assert toy.kept == ["6.12-base", "6.12-mof.1", "6.12-mof"], "to be booted, without compiling them again"
-    assert made.count("bzImage check-no-swap") == 3
+    assert made.count("vmlinux check-no-swap") == 3, "not to be booted"
     assert done(checked, 1, Step.OBJECTS).figures["objects"] == ["mm/toy.o"]
     assert leftovers(toy.cache) == []
 
@@ -269,7 +270,7 @@ def test_a_variant_that_cannot_be_had_is_said_to_be_so(toy: Toy) -> None:
     assert figures["check-no-numa"]["got"] == {"CONFIG_NUMA": "n"}
     assert any("asked n, got y: not configurable" in note for note in checked.notes)
     assert any("the tree has no such symbol" in note for note in checked.notes)
-    assert "bzImage check-no-migration" not in toy.made()
+    assert "vmlinux check-no-migration" not in toy.made()
 
 
 def test_what_passed_is_not_done_again_and_a_change_of_the_last_patch_redoes_that_alone(toy: Toy) -> None:
@@ -325,6 +326,34 @@ def test_an_interrupted_check_goes_on_where_it_stopped(toy: Toy) -> None:
     assert [[d.remembered for d in row.done] for row in checked.rows] == [[True] * 4, [True, True, True, False]]
     made = toy.made()
     assert made.count("bzImage") == 1, "neither the base nor the first prefix again"
+
+
+class _InterruptedBetween(Silent):
+    """Ctrl-C before the last variant of the only prefix."""
+
+    def step(self, text: str) -> None:
+        if text == "6.12-mof: check-alone":
+            raise KeyboardInterrupt
+
+
+def test_variants_that_passed_are_not_built_again_when_a_later_one_was_interrupted(toy: Toy, tmp_path: Path) -> None:
+    patches = toy.make(CLEAN, CLEAN + "int one;\n")
+    path = tmp_path / "record.json"
+    with pytest.raises(KeyboardInterrupt):
+        run.run(toy.cache, "6.12", patches, (1,), (Step.VARIANTS,), _InterruptedBetween(), memory=_written(toy, path))
+    toy.made()
+    checked = toy.check(patches, steps=(Step.VARIANTS,), memory=_written(toy, path))
+    assert [line for line in toy.made() if line.startswith("vmlinux")] == ["vmlinux check-alone"]
+    figures = done(checked, 1, Step.VARIANTS).figures
+    assert set(figures) == {variant.name for variant in VARIANTS}
+    parts = [facts for facts in json.loads(path.read_text())["steps"].values() if len(facts["figures"]) == 1]
+    assert all("said" in facts["figures"] for facts in parts), "the whole has them: left are builds to compare with"
+    toy.check(patches, steps=(Step.VARIANTS,), memory=_written(toy, path), fresh=True)
+    assert toy.made().count("vmlinux check-no-numa") == 2, "without a patch and with it: nothing of the parts is left"
+
+
+def _written(toy: Toy, path: Path) -> Memory:
+    return Memory(toy.cache, Record(path))
 
 
 def test_without_memory_nothing_is_recalled(toy: Toy) -> None:
@@ -436,7 +465,7 @@ def test_the_words_that_tell_a_bad_kernel_from_a_bad_host_are_those_of_the_build
     patches = toy.make(CLEAN, "int x = ;\n" + CLEAN)
     assert patches
     with pytest.raises(InfraError) as caught:
-        build.ensure(toy.cache, run.kernel_id("6.12", 1, 1), Silent())
+        build.ensure(toy.cache, keys.kernel_id("6.12", 1, 1), Silent())
     assert run.DOES_NOT_BUILD.fullmatch(caught.value.message)
     with pytest.raises(InfraError) as caught:
         kconfig.check({"CONFIG_X": ("y", "toy.config")}, {})
@@ -447,7 +476,7 @@ def test_the_words_that_tell_a_bad_kernel_from_a_bad_host_are_those_of_the_build
     ("number", "length", "name"), [(0, 5, "6.12-base"), (4, 5, "6.12-mof.4"), (5, 5, "6.12-mof"), (1, 1, "6.12-mof")]
 )
 def test_the_kernels_of_prefixes(number: int, length: int, name: str) -> None:
-    assert str(run.kernel_id("6.12", number, length)) == name
+    assert str(keys.kernel_id("6.12", number, length)) == name
 
 
 def mof(*arguments: str) -> int:
