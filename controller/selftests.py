@@ -14,14 +14,16 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from controller import complaints
 from controller.analysis import ktap
 from controller.analysis.ktap import Outcome
 from controller.shell import Shell
+from guest_kernel import identity
 from guest_kernel.selftests import Selftests
 from provision.host import process
 from provision.host.deadline import Deadline
@@ -33,6 +35,8 @@ AGAIN = 2
 TAIL_LINES = 15
 KSFT_SKIP = 4
 """The exit status of a program that could not test anything here (kselftest.h)."""
+DEBUG_PATIENCE = 4.0
+"""How much longer a program may take on a debug kernel: emulated, each of its page faults costs several times as much."""
 SIGNALLED = 128
 """sh(1) adds the signal that ended a program to this."""
 
@@ -263,11 +267,15 @@ Runs = dict[str, list[Result]]
 
 @dataclass(frozen=True)
 class Compared:
-    """All runs on both kernels. `added`: of the tests that the series itself brings, on the patched kernel only."""
+    """All runs on both kernels. `added`: of the tests that the series itself brings, on the patched kernel only.
+
+    `complaints`: lines of the kernels' logs that do not belong there, and lost objects, with the test after which they stood.
+    """
 
     base: Runs
     patched: Runs
     added: tuple[Result, ...] = ()
+    complaints: tuple[str, ...] = ()
 
     def comparisons(self) -> Iterator[Comparison]:
         for name in self.base:
@@ -314,14 +322,17 @@ def _settings(huge_pages: int) -> str:
     )
 
 
-def run_case(shell: Shell, case: Case) -> Result:
-    """Run one program to its end, or to the end of its time, which counts as a crash. GuestLost as the shell has it."""
+def run_case(shell: Shell, case: Case, patience: float = 1.0) -> Result:
+    """Run one program to its end, or to the end of its time, which counts as a crash. GuestLost as the shell has it.
+
+    `patience` is what its time is multiplied by.
+    """
     shell.run(_settings(case.huge_pages), Deadline.patient(120)).expect()
     command = f"./{Path(case.program).name} {case.arguments}"
     if case.user:
         command = f"setpriv --reuid={case.user} --clear-groups {command}"
     began = time.monotonic()
-    done = shell.run(f"cd {IN_GUEST} && {command} 2>&1", Deadline.patient(case.seconds))
+    done = shell.run(f"cd {IN_GUEST} && {command} 2>&1", Deadline.patient(case.seconds * patience))
     return interpret(case, done.status, done.out, timed_out=done.timed_out, seconds=time.monotonic() - began)
 
 
@@ -343,41 +354,57 @@ def compared(
     patched: str = "6.12-mof",
     progress: Progress | None = None,
 ) -> Compared:
-    """Run the cases on both kernels, and those that differ again: two guests one after the other, a third if needed."""
+    """Run the cases on both kernels, and those that differ again: two guests one after the other, a third if needed.
+
+    What the kernels complain of is in the result: it makes no difference to what the tests came to.
+    """
     progress = progress or Silent()
     on_base: Runs = {}
     on_patched: Runs = {}
     new: list[Result] = []
+    log: list[str] = []
 
-    def run(shell: Shell, case: Case, where: str) -> Result:
-        progress.step(f"{where}: {case.name}")
-        result = run_case(shell, case)
+    def heard(lines: Sequence[str], where: str) -> None:
+        for line in lines:
+            log.append(f"{where}: {line}")
+            progress.note(f"  {line}")
+
+    def run(shell: Shell, case: Case, kernel: str, what: str = "") -> Result:
+        progress.step(f"{kernel}{what}: {case.name}")
+        result = run_case(shell, case, DEBUG_PATIENCE if identity.parse(kernel).debug else 1.0)
         progress.note(f"  {result.outcome.value} after {result.seconds:.0f} s")
+        heard(complaints.since(shell), f"{kernel}: {case.name}")
         return result
+
+    @contextmanager
+    def guest(kernel: str, cases: Sequence[Case]) -> Iterator[Shell]:
+        with opener(kernel) as shell:
+            heard(complaints.since(shell), f"{kernel}: boot")
+            install(shell, programs, cases)
+            yield shell
+            progress.step(f"{kernel}: the log, and what is lost")
+            heard(complaints.found(shell), f"{kernel}: at the end")
 
     def differing() -> list[Case]:
         return [case for case in cases if compare(on_base[case.name], on_patched[case.name]).differences]
 
-    with opener(base) as shell:
-        install(shell, programs, cases)
+    with guest(base, cases) as shell:
         for case in cases:
             on_base[case.name] = [run(shell, case, base)]
-    with opener(patched) as shell:
-        install(shell, programs, (*cases, *added_cases(programs)))
+    with guest(patched, (*cases, *added_cases(programs))) as shell:
         for case in cases:
             on_patched[case.name] = [run(shell, case, patched)]
         new = [run(shell, case, patched) for case in added_cases(programs)]
         for _ in range(AGAIN):
             for case in differing():
-                on_patched[case.name].append(run(shell, case, f"{patched} again"))
+                on_patched[case.name].append(run(shell, case, patched, " again"))
     if left := differing():
-        with opener(base) as shell:
-            install(shell, programs, left)
+        with guest(base, left) as shell:
             for case in left:
                 for _ in range(AGAIN):
                     if compare(on_base[case.name], on_patched[case.name]).differences:
-                        on_base[case.name].append(run(shell, case, f"{base} again"))
-    return Compared(on_base, on_patched, tuple(new))
+                        on_base[case.name].append(run(shell, case, base, " again"))
+    return Compared(on_base, on_patched, tuple(new), tuple(log))
 
 
 def table(found: Compared) -> str:

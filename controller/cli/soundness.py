@@ -14,11 +14,16 @@ from provision.host.errors import UserError
 def selftest(
     base: Annotated[str, typer.Option(help="The kernel to compare with.")] = "6.12-base",
     patched: Annotated[str, typer.Option(help="The kernel under test.")] = "6.12-mof",
+    append: Annotated[str, typer.Option(help="More parameters for the kernel under test, such as page_owner=on.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Only the quicker ones.")] = False,
     only: Annotated[str, typer.Option(help="Only cases whose name this regular expression is found in.")] = "",
 ) -> int:
-    """Run the kernel's own tests of its memory management on two kernels; 1 when something differs."""
+    """Run the kernel's own tests of its memory management on two kernels.
+
+    1 when something differs, a test of the series fails, or a kernel complains in its log.
+    """
     from controller import selftests
+    from controller.analysis.ktap import Outcome
     from controller.bare import opened
     from guest_kernel import identity
     from guest_kernel.selftests import ensure
@@ -35,14 +40,24 @@ def selftest(
     with for_stream() as progress:
         programs = ensure(Cache(), kernels[1], progress)
         found = selftests.compared(
-            lambda kernel: opened(kernel, progress), programs, cases, base=base, patched=patched, progress=progress
+            lambda kernel: opened(kernel, progress, append if kernel == patched else ""),
+            programs,
+            cases,
+            base=base,
+            patched=patched,
+            progress=progress,
         )
     print(selftests.table(found))
     for one in found.unsteady:
         print(f"\nunsteady: {one}")
     for one in found.differences:
         print(f"\ndifferent: {one}")
-    return 1 if found.differences else 0
+    for line in found.complaints:
+        print(f"\ncomplaint: {line}")
+    failed = [one for one in found.added if one.outcome is not Outcome.PASSED]
+    for result in failed:
+        print(f"\nfailed: {result.case}, of the series\n{result.tail}")
+    return 1 if found.differences or found.complaints or failed else 0
 
 
 def leaks(

@@ -20,7 +20,6 @@ from guest_kernel import selftests as programs
 from provision.host.cache import Cache
 from provision.host.progress import Silent
 from tests.guest.conftest import opened
-from tests.guest.kernel_log import complaints
 
 pytestmark = pytest.mark.long
 
@@ -29,18 +28,11 @@ AT_LEAST = 800
 
 
 @pytest.fixture(scope="module")
-def log() -> dict[str, list[str]]:
-    """What each kernel complained of while the tests ran, by its id."""
-    return {}
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, log: dict[str, list[str]]) -> Compared:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     @contextmanager
     def opener(kernel: str) -> Iterator[Shell]:
         with opened(tmp_path_factory.mktemp("selftests"), kernel=kernel) as lab:
             yield lab.shell
-            log.setdefault(kernel, []).extend(complaints(lab))
 
     built = programs.ensure(Cache(), identity.parse("6.12-mof"), Silent())
     return selftests.compared(opener, built, selftests.chosen(quick=True))
@@ -64,9 +56,9 @@ def test_most_of_it_was_tested_and_not_skipped(found: Compared, kernel: str) -> 
     assert crashed == []
 
 
-def test_neither_kernel_complained(found: Compared, log: dict[str, list[str]]) -> None:
+def test_neither_kernel_complained(found: Compared) -> None:
     assert found.base
-    assert log == {"6.12-base": [], "6.12-mof": []}
+    assert found.complaints == ()
 
 
 def test_a_program_that_fails_is_seen_to_fail(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from controller import selftests
+from controller import complaints, selftests
 from controller.analysis.ktap import Outcome
 from controller.selftests import CASES, Case, Compared, Reader, Result, compare, interpret
 from controller.shell import Shell
@@ -126,22 +126,31 @@ def test_what_was_seen_on_both_is_unsteady_and_not_different() -> None:
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Two kernels on which a test's outcomes are taken from lists; the last one stays."""
-    state: dict[str, Any] = {"opened": [], "6.12-base": [OK], "6.12-mof": [OK]}
+    state: dict[str, Any] = {"opened": [], "patience": [], "said": {}, "6.12-base": [OK], "6.12-mof": [OK]}
+    state["6.12-mof-debug"] = [OK]
 
     @contextmanager
     def opener(kernel: str) -> Iterator[Shell]:
         state["opened"].append(kernel)
         yield cast(Shell, kernel)
 
-    def run_case(shell: Shell, case: Case) -> Result:
+    def run_case(shell: Shell, case: Case, patience: float) -> Result:
+        state["patience"].append(patience)
         left = state[cast(str, shell)]
         return Result(case.name, OK, 0, {"a": left.pop(0) if len(left) > 1 else left[0]})
 
     def install(*_: object) -> None: ...
 
     monkeypatch.setattr(selftests, "run_case", run_case)
+
+    def said(shell: Shell) -> list[str]:
+        left: list[list[str]] = state["said"].get(shell, [])
+        return left.pop(0) if left else []
+
     monkeypatch.setattr(selftests, "install", install)
-    state["run"] = lambda: selftests.compared(opener, Selftests(Path(), (), ()), [KTAP])
+    monkeypatch.setattr(complaints, "since", said)
+    monkeypatch.setattr(complaints, "found", said)
+    state["run"] = lambda **how: selftests.compared(opener, Selftests(Path(), (), ()), [KTAP], **how)
     return state
 
 
@@ -172,6 +181,22 @@ def test_what_always_differs_is_run_thrice_on_each_and_differs(kernels: dict[str
     found: Compared = kernels["run"]()
     assert [(one.base, one.patched) for one in found.differences] == [((OK,) * 3, (BAD,) * 3)]
     assert "| `cow` | 1 / 0 / 0 | 0 / 1 / 0 | **differs** |" in selftests.table(found)
+
+
+def test_what_a_kernel_complains_of_is_known_by_the_test_after_which_it_stood(kernels: dict[str, Any]) -> None:
+    kernels["said"] = {"6.12-base": [[], ["BUG: one"]], "6.12-mof": [["BUG: two"], [], ["kmemleak: three"]]}
+    found: Compared = kernels["run"]()
+    assert found.differences == []
+    assert found.complaints == (
+        "6.12-base: cow: BUG: one",
+        "6.12-mof: boot: BUG: two",
+        "6.12-mof: at the end: kmemleak: three",
+    )
+
+
+def test_a_debug_kernel_is_given_more_time(kernels: dict[str, Any]) -> None:
+    kernels["run"](patched="6.12-mof-debug")
+    assert kernels["patience"] == [1.0, selftests.DEBUG_PATIENCE]
 
 
 def test_each_program_is_run_and_only_those_that_are_built() -> None:
