@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from guest_kernel.build import Kernel
 
 KIND = "overhead"
-RECIPE = 1
+RECIPE = 2
 """Raised when the scripts or the way of measuring change."""
 
 

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller import overhead
 from controller.bench import commands
-from controller.bench.catalogue import RATIOS, SETS, figures
+from controller.bench.catalogue import RATIOS, figures
 from controller.bench.commands import Done, Lab
 from controller.bench.figures import Figure, ratios
 from controller.bench.groups import Group
 from controller.bench.peer import NoPeer, Peer
-from controller.experiment import SCRIPTS, ProbeSet
-from controller.overhead import Overhead
+from controller.experiment import SCRIPTS
 from controller.workloads.memtoy import output
 from controller.workloads.memtoy.output import MbindResult, TouchResult
 from provision.hardware.qemu import Accelerator
@@ -211,31 +209,6 @@ def _taken(found: Samples, names: Sequence[str], costs: Costs, script: str, prob
     except InfraError as wrong:
         found |= dict.fromkeys(names, Absent(str(wrong)))
         return None
-
-
-def probes(costs: Costs) -> tuple[Samples, Mapping[ProbeSet, Overhead]]:
-    """What each set of probes adds to a page that moves lazily and directly, over none."""
-    found: Samples = {}
-    overheads: dict[ProbeSet, Overhead] = {}
-    for one in SETS:
-        names = [f.name for f in figures(Group.PROBES, 0) if f.name.startswith(f"probes.{one}_")]
-        try:
-            base_lazy, base_direct = costs.of("lazy-1024", "none"), costs.of("direct-1024", "none")
-            lazy, direct = costs.of("lazy-1024", one), costs.of("direct-1024", one)
-        except InfraError as wrong:
-            found |= dict.fromkeys(names, Absent(str(wrong)))
-            continue
-        adds = overhead.between(base_lazy.median, base_direct.median, lazy.median, direct.median, lazy.events)
-        overheads[ProbeSet(one)] = adds
-        found |= {
-            f"probes.{one}_lazy": lazy.page,
-            f"probes.{one}_direct": direct.page,
-            f"probes.{one}_events": (lazy.events,),
-            f"probes.{one}_event": (adds.per_event,),
-            f"probes.{one}_of_none_lazy": ratios(lazy.page, base_lazy.page),
-            f"probes.{one}_of_none_direct": ratios(direct.page, base_direct.page),
-        }
-    return found, overheads
 
 
 def drain(lab: Lab, rounds: int, progress: Progress) -> Samples:

@@ -187,7 +187,7 @@ def _measure(
     from functools import partial
 
     from controller import machine, overhead
-    from controller.bench import measure, migration_guest
+    from controller.bench import measure, migration_guest, probe_guest
     from controller.experiment import DEFAULT_TOPOLOGY
     from provision.guest import accelerator
     from provision.hardware import topology as topologies
@@ -212,7 +212,7 @@ def _measure(
                 case Group.PAGES:
                     samples = measure.pages(costs)
                 case Group.PROBES:
-                    samples, overheads = measure.probes(costs)
+                    samples, overheads = probe_guest.measured(wanted, rounds, costs, cache, progress)
                     for probe_set, one in overheads.items():
                         overhead.keep(cache, kernel, probe_set, one)
                 case Group.DRAIN:

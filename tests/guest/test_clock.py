@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from controller.bench import migration, migration_guest
+from controller.bench import migration_guest, probe_guest
 from controller.experiment import ProbeSet
 from guest_kernel import identity
 from provision.host.cache import Cache
-from provision.host.deadline import Deadline
 from provision.host.progress import Silent
 from tests.guest.conftest import Ran, mof
 
@@ -92,21 +90,9 @@ def test_every_table_says_which_clock(counted: Callable[[str], dict[str, Any]], 
 @pytest.mark.parametrize(("probes", "most"), [(ProbeSet.FULL, 0.05), (ProbeSet.COUNTS, 0.01)])
 def test_the_probes_hardly_cost(probes: ProbeSet, most: float) -> None:
     """In one guest, with the probes and without: what two boots leave of free memory makes more of a difference."""
-    cost = {}
     with migration_guest.bed(Cache(), identity.parse("6.12-mof"), (), Silent()) as plain:
-        bed = replace(plain, plan=replace(plain.plan, probes=probes))
-        cpu = max(cpu for node in bed.plan.topology.nodes for cpu in node.cpus)
-        with bed.fork() as shell:
-            shell.put_text(migration_guest.script("lazy", migration.MANY), "/run/lazy.memtoy")
-            # Closing what holds the probes detaches them; the first runs leave free memory as later ones find it.
-            for name, before in (("first", "true"), ("probed", "true"), ("bare", "pkill -f [p]robes.agent; sleep 1")):
-                command = migration_guest.commands([(name, "lazy", 1)], 3, cpu)
-                done = shell.run(f"{before}; rm -f /run/answers; {command}", Deadline.patient(300)).expect()
-                one = migration_guest.parse(done.out, migration.MANY, {name: migration.TARGET})[name]
-                assert isinstance(one, migration.Answered), one
-                cost[name] = one.whole
-            shell.run("! pgrep -f [p]robes.agent", Deadline.patient(60)).expect()
-    assert 0 < cost["probed"] / cost["bare"] - 1 <= most, cost
+        cost = probe_guest.priced(plain, probes)
+    assert 0 < cost["lazy"].ratio - 1 <= most, cost
 
 
 @pytest.mark.parametrize("clock", ["wall", "insn"])

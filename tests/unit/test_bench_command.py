@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from controller import overhead
-from controller.bench import commands, measure, peer
+from controller.bench import commands, measure, migration_guest, peer, probe_guest
 from controller.bench.commands import Lab, Ran
 from controller.bench.groups import Group
 from controller.bench.measure import Absent
 from controller.bench.peer import NoPeer, Peer
+from controller.bench.probe_guest import Priced
 from controller.cli import bench, main
 from controller.experiment import ProbeSet, load
 from controller.overhead import Overhead
 from controller.workloads.memtoy import output, script
+from guest_kernel import identity
 from guest_kernel.build import Kernel
 from provision.hardware import topology
 from provision.hardware.qemu import Accelerator
@@ -163,9 +168,23 @@ def test_a_command_that_fails_is_absent(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert isinstance(measure.drain(lab, 1, Silent())["drain.rate"], Absent)
     pages = measure.pages(measure.Costs(lab, Silent()))
     assert all(isinstance(pages[name], Absent) for name in ("pages.lazy", "pages.break_even", "pages.direct_one"))
-    probes, overheads = measure.probes(measure.Costs(lab, Silent()))
-    assert overheads == {}
-    assert isinstance(probes["probes.full_event"], Absent)
+
+
+def test_a_set_of_probes_that_cannot_be_measured_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def priced(bed: object, one: ProbeSet) -> dict[str, Priced]:
+        if one is ProbeSet.FULL:
+            raise InfraError("the probes could not be detached")
+        return {"lazy": Priced(11_000.0, 10_000.0), "direct": Priced(5_050.0, 5_000.0)}
+
+    monkeypatch.setattr(probe_guest, "priced", priced)
+    monkeypatch.setattr(migration_guest, "bed", lambda *_: nullcontext())
+    costs = cast(measure.Costs, SimpleNamespace(of=lambda script, probes: measure.Cost((11_100.0,), (0.0,), 4.0)))
+    found, overheads = probe_guest.measured(identity.parse("6.12-mof"), 3, costs, cast(Cache, None), Silent())
+    assert isinstance(found["probes.full_event"], Absent)
+    assert found["probes.counts_of_none_lazy"] == [1.1] * 3
+    assert found["probes.counts_event"] == (250.0,)
+    assert overheads[ProbeSet.COUNTS].share_direct == 0.01
+    assert ProbeSet.FULL not in overheads
 
 
 def test_break_even() -> None:
