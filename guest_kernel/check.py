@@ -116,6 +116,16 @@ def touched(patch: Patch) -> list[str]:
     ]
 
 
+def configures(patch: Patch) -> bool:
+    """Whether the patch may change what a configuration comes to: Kconfig's files, and what they ask of compiler and host."""
+    return any(
+        PurePosixPath(name).name.startswith("Kconfig")
+        or name.startswith("scripts/")
+        or name in ("Makefile", "arch/x86/Makefile")
+        for name in patch.touches
+    )
+
+
 def enabled(cache: Cache, folder: Path, srctree: str, objects: Sequence[str]) -> list[str]:
     """Those objects that the configuration in `folder` compiles. `srctree` is the source as seen from there.
 
@@ -165,19 +175,28 @@ def _make(cache: Cache, tree: Path, arguments: Sequence[str], seconds: float, pr
 
 
 def objects(
-    cache: Cache, wanted: Sequence[str], tree: Path, progress: Progress, *, out: str = "", localversion: str = ""
+    cache: Cache,
+    wanted: Sequence[str],
+    tree: Path,
+    progress: Progress,
+    *,
+    out: str = "",
+    localversion: str = "",
+    prepared: bool = False,
 ) -> Built:
     """Compile these objects with W=1, in the configuration of the tree or of its output folder `out`.
 
-    What has to be there before (generated headers, objtool) is made first, and what that says is not counted.
+    What has to be there before (generated headers, objtool) is made first, and what that says is not counted. `prepared`: it
+    is there, since the whole has just been built.
     """
     if not wanted:
         return Built((), (), 0)
     where = [f"O={out}"] if out else []
-    before = build.make_arguments(*where, "prepare", localversion=localversion)
-    status, prepared = _make(cache, tree, before, OBJECT_SECONDS, progress)
-    if status:
-        return Built((), prepared.errors, prepared.steps, tuple(wanted))
+    if not prepared:
+        before = build.make_arguments(*where, "prepare", localversion=localversion)
+        status, made = _make(cache, tree, before, OBJECT_SECONDS, progress)
+        if status:
+            return Built((), made.errors, made.steps, tuple(wanted))
     # Not before: `prepare` makes the auto.conf that Makefiles read.
     chosen = enabled(cache, tree / out, ".." if out else ".", wanted)
     left_out = tuple(name for name in wanted if name not in chosen)

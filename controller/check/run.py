@@ -65,6 +65,7 @@ class Runner:
         self._plain = Stage(cache, self.origin, (), "check-base", progress)
         self._booted: tuple[int, ExitStack, Booted] | None = None
         self._before: dict[str, tuple[str, ...]] = {}
+        self._configurations: dict[tuple[Stage, str], tuple[int, Mapping[str, tuple[str, str]]]] = {}
         self._work: dict[Step, Callable[[int], Found]] = {
             Step.APPLY: self._apply,
             Step.CHECKPATCH: self._checkpatch,
@@ -184,8 +185,20 @@ class Runner:
 
     def _configured(self, number: int) -> Path:
         tree = self._main.at(number)
-        build.configure(self._cache, self.keys.kernel(number), tree)
+        asked = kconfig.merge(kconfig.fragments(self.keys.kernel(number)))
+        if not self._still_configured(self._main, "", number, asked):
+            build.configure(self._cache, self.keys.kernel(number), tree)
+            self._configurations[self._main, ""] = number, asked
         return tree
+
+    def _still_configured(self, stage: Stage, name: str, number: int, asked: Mapping[str, tuple[str, str]]) -> bool:
+        """Whether the stage's configuration of this name is still what was asked for: patches since then leave it alone.
+
+        To ask Kconfig takes seconds, for six configurations of each prefix.
+        """
+        last, wish = self._configurations.get((stage, name), (number + 1, asked))
+        between = self.patches[last:number]
+        return last <= number and wish == asked and not any(check.configures(patch) for patch in between)
 
     def _objects(self, number: int) -> Found:
         kernel = self.keys.kernel(number)
@@ -257,7 +270,11 @@ class Runner:
             f"config {variant.symbol.removeprefix('CONFIG_')}\n" in (tree / name).read_text()
             for name in ("mm/Kconfig", "init/Kconfig", "arch/x86/Kconfig")
         )
-        result = check.configure(self._cache, tree, variant.name, variant.asked())
+        if self._still_configured(self._apart, variant.name, number, variant.asked()):
+            result = kconfig.parse((tree / variant.name / ".config").read_text(), where=".config")
+        else:
+            result = check.configure(self._cache, tree, variant.name, variant.asked())
+            self._configurations[self._apart, variant.name] = number, variant.asked()
         outcome = check_variants.outcome(variant, result, known)
         if not outcome.configurable:
             return outcome, None
@@ -301,7 +318,8 @@ class Runner:
         new = check_warnings.new(before, built.warnings)
         tree = self._apart.at(number)
         wanted = check.touched(self.patches[number - 1])
-        touched = check.objects(self._cache, wanted, tree, self._progress, out=variant.name)
+        prepared = not built.errors
+        touched = check.objects(self._cache, wanted, tree, self._progress, out=variant.name, prepared=prepared)
         new_with_w1 = self._new_with_w1(touched, variant.name, variant.asked())
         figures |= {
             "compiled": built.steps,

@@ -30,6 +30,7 @@ HOST = (*FEW, Step.VARIANTS)
 MAKEFILE = """\
 OUT := $(if $(O),$(O)/,)
 allnoconfig:
+\techo "allnoconfig $(O)" >> $(TOYLOG)
 \tmkdir -p $(OUT)include/config
 \tgrep -v -e CONFIG_MIGRATION -e MIGRATE_ON_FAULT $(KCONFIG_ALLCONFIG) > $(OUT).config
 \techo CONFIG_MIGRATION=y >> $(OUT).config
@@ -38,6 +39,7 @@ prepare:
 \tgrep -v '^#' $(OUT).config > $(OUT)include/config/auto.conf
 bzImage vmlinux:
 \techo "$@ $(O)" >> $(TOYLOG)
+\tgrep -v '^#' $(OUT).config > $(OUT)include/config/auto.conf
 \t@echo "  CC      mm/toy.o"
 \tgcc -Wall -c -o $(OUT)toy.o mm/toy.c
 mm/%.o: force
@@ -288,12 +290,25 @@ def test_what_passed_is_not_done_again_and_a_change_of_the_last_patch_redoes_tha
     assert not any(d.remembered for row in first.rows for d in row.done)
 
 
+def test_kconfig_is_asked_again_when_a_patch_may_change_its_answer(toy: Toy) -> None:
+    patches = list(toy.make(CLEAN, CLEAN + "int one;\n", CLEAN + "int one;\nint two;\n"))
+    toy.check(patches, steps=HOST)
+    made = toy.made()
+    assert (made.count("allnoconfig"), made.count("allnoconfig check-no-numa")) == (1, 1)
+    toy.patch(2, "config MIGRATION\nconfig SWAP\n", "config MIGRATION\nconfig SWAP\nconfig NEW\n", "mm/Kconfig")
+    patches = list(series.load(toy.root / "series" / "6.12"))
+    toy.check(patches, prefixes=(2, 1), steps=HOST, fresh=True)
+    made = toy.made()
+    assert (made.count("allnoconfig"), made.count("allnoconfig check-no-numa")) == (3, 3), "anew, for 2, and back for 1"
+
+
 def test_fresh_does_it_again_and_only_what_was_asked_for(toy: Toy) -> None:
     patches = toy.make(CLEAN, CLEAN + "int one;\n", CLEAN + "int one;\nint two;\n")
     toy.check(patches)
     toy.made()
     toy.check(patches, prefixes=(2,), steps=(Step.BUILD,), fresh=True)
-    assert toy.made() == ["bzImage", "bzImage"], "the base and the second prefix"
+    built = [line for line in toy.made() if line != "allnoconfig"]
+    assert built == ["bzImage", "bzImage"], "the base and the second prefix"
     rest = toy.check(patches)
     assert toy.made() == []
     assert all(d.remembered for row in rest.rows for d in row.done)
