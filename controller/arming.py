@@ -173,7 +173,7 @@ def attach(agent: Agent, plan: Plan, kernel: build.Kernel, cache: Cache) -> dict
 def _arm(
     guest: Guest, shell: Shell, agent: Agent | None, plan: Plan, kernel: build.Kernel, cache: Cache, progress: Progress
 ) -> Armed:
-    undecided = nodes.check(plan.topology, nodes.shown(shell))
+    undecided = nodes.check(plan.topology, nodes.shown(shell, speeds=plan.topology.performance is not None))
     hello: Mapping[str, Any] = {}
     answer: Mapping[str, Any] = {}
     if agent is not None:

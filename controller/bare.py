@@ -19,8 +19,10 @@ from provision.host.progress import Progress
 
 
 @contextmanager
-def opened(kernel: str, progress: Progress, append: str = "") -> Iterator[Shell]:
-    """A guest of four nodes with that kernel, and a shell in it; `append`: more kernel parameters."""
+def opened(
+    kernel: str, progress: Progress, append: str = "", *, topology: topologies.Topology | None = None
+) -> Iterator[Shell]:
+    """A guest with that kernel, of four nodes if nothing else is said, and a shell in it; `append`: more kernel parameters."""
     cache = Cache()
     with (
         tempfile.TemporaryDirectory(prefix="mof-bare-") as work,
@@ -29,7 +31,7 @@ def opened(kernel: str, progress: Progress, append: str = "") -> Iterator[Shell]
         spec = GuestSpec(
             kernel=parts.kernel.bzimage,
             image=parts.image,
-            topology=topologies.load("4node"),
+            topology=topology or topologies.load("4node"),
             work=Path(work),
             net=Net.USER,
             append=append,

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from controller.cli import bench, cache, doctor, kernel, run, soundness
+from controller.cli import bench, cache, doctor, kernel, run, soundness, topology
 from provision.host.errors import GuestLost, InfraError, MofError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("bench")(bench.bench)
 kernel.app.command("selftest")(soundness.selftest)
 kernel.app.command("leaks")(soundness.leaks)
 app.add_typer(kernel.app, name="kernel")
+app.add_typer(topology.app, name="topology")
 app.add_typer(cache.app, name="cache")
 
 

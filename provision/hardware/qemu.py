@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from provision.hardware.topology import Node, Topology
+from provision.hardware.performance import Performance
+from provision.hardware.topology import HOTPLUG_STEP_MB, Node, Topology
 
 CONTROL_PORT = "mof.control"
 RECORDS_PORT = "mof.records"
@@ -18,6 +19,8 @@ LINES_PORT = "mof.lines"
 """What a workload says when it may not be disturbed by its words being carried away over the network."""
 SWAP_SERIAL = "mofswap"
 ROOT_SERIAL = "mofroot"
+
+MAX_SLOTS = 256
 
 GUEST_ADDRESS = "10.0.2.15"
 """On QEMU's user network and in a tap's namespace alike; init's default too."""
@@ -202,7 +205,12 @@ def _backend(node: Node, ram: RamFiles | None) -> str:
 
 
 def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
-    args = ["-m", f"size={topology.total_memory_mb}M"]
+    room = topology.hotplug_mb
+    # A slot for each piece of the least size, as many as there can be (ACPI_MAX_RAM_SLOTS, QEMU's include/hw/acpi).
+    slots = (
+        f",slots={min(MAX_SLOTS, room // HOTPLUG_STEP_MB)},maxmem={topology.total_memory_mb + room}M" if room else ""
+    )
+    args = ["-m", f"size={topology.total_memory_mb}M{slots}"]
     for node in topology.nodes:
         option = f"node,nodeid={node.id}"
         if node.memory_mb:
@@ -216,6 +224,24 @@ def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
         for b, value in enumerate(row):
             if a != b:
                 args += ["-numa", f"dist,src={a},dst={b},val={value}"]
+    if topology.performance is not None:
+        args += _performance(topology, topology.performance)
+    return args
+
+
+def _performance(topology: Topology, performance: Performance) -> list[str]:
+    """The firmware's HMAT. QEMU wants latency and bandwidth before caches, and a lower level's cache before a higher one's."""
+    args: list[str] = []
+    for kind, unit, table in (("latency", "", performance.latency_ns), ("bandwidth", "M", performance.bandwidth_mb)):
+        for initiator, row in enumerate(table):
+            for target, value in enumerate(row):
+                if value is not None:
+                    pair = f"hmat-lb,initiator={initiator},target={target}"
+                    args += ["-numa", f"{pair},hierarchy=memory,data-type=access-{kind},{kind}={value}{unit}"]
+    for node in topology.nodes:
+        for cache in node.caches:
+            what = f"hmat-cache,node-id={node.id},size={cache.size_kb}K,level={cache.level}"
+            args += ["-numa", f"{what},associativity={cache.indexing},policy={cache.writing},line={cache.line}"]
     return args
 
 

@@ -7,9 +7,21 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from provision.hardware.performance import Indexing, Writing
 from provision.host.errors import UserError
 
 Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+class CacheModel(BaseModel):
+    """A [[node.cache]] table: a cache on the side of this node's memory."""
+
+    model_config = ConfigDict(extra="forbid")
+    level: Annotated[int, Field(ge=1, le=3, strict=True)] = 1
+    size_kb: Annotated[int, Field(ge=1, strict=True)]
+    line: Annotated[int, Field(ge=1, le=65535, strict=True)] = 64
+    indexing: Indexing = Indexing.DIRECT
+    writing: Writing = Writing.BACK
 
 
 class NodeModel(BaseModel):
@@ -20,15 +32,22 @@ class NodeModel(BaseModel):
     memory_mb: Count = 0
     cpus: list[Count] = []
     initiator: Count | None = None
+    hotplug_mb: Count = 0
+    cache: list[CacheModel] = []
 
 
 class TopologyModel(BaseModel):
-    """The whole file. `cpus`: how many the machine has, if not as many as the nodes say."""
+    """The whole file. `cpus`: how many the machine has, if not as many as the nodes say. `title` and `source`: what it is
+    like, and where its figures are from."""
 
     model_config = ConfigDict(extra="forbid")
+    title: str = ""
+    source: str = ""
     cpus: Annotated[int, Field(ge=1, strict=True)] | None = None
     swap_mb: Annotated[int, Field(ge=0, le=1 << 20, strict=True)] = 1024
     distances: list[list[Count]] | None = None
+    latency_ns: list[list[Count]] | None = None
+    bandwidth_mb: list[list[Count]] | None = None
     node: Annotated[list[NodeModel], Field(min_length=1)]
 
 
@@ -59,8 +78,9 @@ def _plain(error: Any) -> str:
 
 def _mend(kind: str, key: str) -> str:
     if kind == "extra_forbidden":
-        fields = NodeModel.model_fields if key.startswith("node[") else TopologyModel.model_fields
-        return f"the keys are {', '.join(fields)}"
+        parts = key.count(".")
+        model = (TopologyModel, NodeModel, CacheModel)[parts] if key.startswith("node[") else TopologyModel
+        return f"the keys are {', '.join(model.model_fields)}"
     if kind in ("missing", "too_short"):
         if key == "node":
             return "add [[node]] tables with id, memory_mb and cpus"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from provision.hardware import performance as speeds
+from provision.hardware.performance import Performance, SideCache
 from provision.host.errors import InfraError, UserError
+
+if TYPE_CHECKING:
+    from provision.hardware.schema import NodeModel, TopologyModel
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -23,6 +29,8 @@ MAX_DISTANCE = 254
 """255 means unreachable (ACPI 6.5, 5.2.17 System Locality Information Table)."""
 
 MEMORY_STEP_MB = 2
+HOTPLUG_STEP_MB = 128
+"""Linux adds memory in blocks of that size (SECTION_SIZE_BITS, arch/x86/include/asm/sparsemem.h)."""
 MIN_TOTAL_MB = 256
 """Less does not boot into a login with tracing."""
 
@@ -33,23 +41,30 @@ HOST_OVERHEAD_MB = 256
 @dataclass(frozen=True)
 class Node:
     """A node. No CPUs: a memory-only node. `memory_mb` 0: CPUs only. `initiator`: the node whose CPUs are nearest to
-    this node's memory, for the firmware's HMAT; None leaves that table out."""
+    this node's memory, for the firmware's HMAT; None leaves that table out. `hotplug_mb`: memory that can be added later.
+    `caches`: on the memory's side, the nearest to the CPUs first."""
 
     id: int
     memory_mb: int
     cpus: tuple[int, ...]
     initiator: int | None = None
+    hotplug_mb: int = 0
+    caches: tuple[SideCache, ...] = ()
 
 
 @dataclass(frozen=True)
 class Topology:
     """A checked topology: node ids are 0..n-1 in the order in which Linux would number them, every CPU is on one node,
-    `distances[from][to]` is square and symmetric, 10 on the diagonal."""
+    `distances[from][to]` is square and symmetric, 10 on the diagonal. `performance`: None where the file does not say how
+    fast memory is. `title`: what it is like, `source`: where its figures are from."""
 
     name: str
     nodes: tuple[Node, ...]
     distances: tuple[tuple[int, ...], ...]
     swap_mb: int
+    performance: Performance | None = None
+    title: str = ""
+    source: str = ""
 
     @property
     def total_memory_mb(self) -> int:
@@ -58,6 +73,25 @@ class Topology:
     @property
     def cpu_count(self) -> int:
         return sum(len(node.cpus) for node in self.nodes)
+
+    @property
+    def hotplug_mb(self) -> int:
+        return sum(node.hotplug_mb for node in self.nodes)
+
+    @property
+    def tiers(self) -> dict[int, tuple[int, ...]]:
+        """Nodes with memory by Linux' number of their memory tier, the fastest first."""
+        initiators = {
+            node.id: node.id if node.cpus or node.initiator is None else node.initiator
+            for node in self.nodes
+            if node.memory_mb
+        }
+        return speeds.tiers(self.performance, initiators)
+
+    @property
+    def demotion(self) -> dict[int, tuple[int, ...]]:
+        """By node with memory: the nodes that take its pages when it is reclaimed with demotion on."""
+        return speeds.demotion(self.tiers, self.distances, [bool(node.cpus) for node in self.nodes])
 
 
 def presets() -> list[str]:
@@ -96,14 +130,89 @@ def parse(text: str, name: str, where: str) -> Topology:
         raise UserError(f"this is not TOML: {wrong}", where=where, hint="mend the syntax there") from wrong
     model = validate(data, where)
     nodes = tuple(
-        Node(given.id, given.memory_mb, tuple(given.cpus), given.initiator)
+        Node(given.id, given.memory_mb, tuple(given.cpus), given.initiator, given.hotplug_mb, _caches(given))
         for given in sorted(model.node, key=lambda given: given.id)
     )
     _check_nodes(nodes, where)
     _check_cpus(nodes, model.cpus, where)
-    distances = _uniform(len(nodes)) if model.distances is None else tuple(tuple(row) for row in model.distances)
+    performance = _performance(model, nodes, where)
+    if model.distances is not None:
+        distances = tuple(tuple(row) for row in model.distances)
+    elif performance is not None:
+        scale = (LOCAL_DISTANCE, MIN_REMOTE_DISTANCE, MAX_DISTANCE)
+        distances = speeds.distances_from(performance.latency_ns, *scale, _bad(where))
+    else:
+        distances = _uniform(len(nodes))
     _check_distances(distances, len(nodes), where)
-    return Topology(name, nodes, distances, model.swap_mb)
+    if performance is not None:
+        speeds.check_order(performance.latency_ns, distances, _bad(where))
+        nodes = _with_initiators(nodes, performance, where)
+    _check_caches(nodes, performance, where)
+    return Topology(name, nodes, distances, model.swap_mb, performance, model.title, model.source)
+
+
+def _bad(where: str) -> speeds.Bad:
+    def bad(text: str, hint: str) -> UserError:
+        return UserError(text, where=where, hint=hint)
+
+    return bad
+
+
+def _caches(given: NodeModel) -> tuple[SideCache, ...]:
+    found = (SideCache(one.level, one.size_kb, one.line, one.indexing, one.writing) for one in given.cache)
+    return tuple(sorted(found, key=lambda cache: cache.level))
+
+
+def _performance(model: TopologyModel, nodes: Sequence[Node], where: str) -> Performance | None:
+    bad = _bad(where)
+    if model.latency_ns is None:
+        if model.bandwidth_mb is not None:
+            raise bad("bandwidth_mb: without latency_ns", "give both, or latency_ns alone")
+        return None
+    cpus, memory = [bool(node.cpus) for node in nodes], [bool(node.memory_mb) for node in nodes]
+    latency = speeds.table("latency_ns", model.latency_ns, cpus, memory, speeds.MAX_LATENCY_NS, bad)
+    speeds.check_local(latency, bad)
+    if model.bandwidth_mb is None:
+        return Performance(latency, speeds.bandwidth_for(latency))
+    most = speeds.MAX_BANDWIDTH_MB
+    return Performance(latency, speeds.table("bandwidth_mb", model.bandwidth_mb, cpus, memory, most, bad))
+
+
+def _with_initiators(nodes: Sequence[Node], performance: Performance, where: str) -> tuple[Node, ...]:
+    """Each node with the nearest that has CPUs: QEMU wants to be told, and a node with CPUs has to be its own."""
+    bad, found = _bad(where), []
+    for node in nodes:
+        best = node.id if node.cpus else speeds.nearest(performance.latency_ns, node.id)
+        if node.initiator is not None and node.initiator != best:
+            as_near = not node.cpus and performance.latency(node.initiator, node.id) == performance.latency(
+                best or 0, node.id
+            )
+            if not as_near:
+                raise bad(
+                    f"node {node.id}: initiator: node {node.initiator}, but node {best} is nearer", "leave it out"
+                )
+            best = node.initiator
+        found.append(replace(node, initiator=best))
+    return tuple(found)
+
+
+def _check_caches(nodes: Sequence[Node], performance: Performance | None, where: str) -> None:
+    bad = _bad(where)
+    for node in nodes:
+        if not node.caches:
+            continue
+        if performance is None:
+            raise bad(
+                f"node {node.id}: cache: without latency_ns", "firmware tells of a cache beside how fast memory is"
+            )
+        if not node.memory_mb:
+            raise bad(f"node {node.id}: cache: the node has no memory", "take the cache away")
+        levels = [cache.level for cache in node.caches]
+        if levels != list(range(1, len(levels) + 1)):
+            raise bad(f"node {node.id}: cache: levels {', '.join(map(str, levels))}", "number them 1, 2, 3")
+        sizes = [cache.size_kb for cache in node.caches]
+        if sizes != sorted(set(sizes)):
+            raise bad(f"node {node.id}: cache: {sizes} KB", "a higher level is larger than the one below")
 
 
 def _uniform(count: int) -> tuple[tuple[int, ...], ...]:
@@ -129,6 +238,9 @@ def _check_nodes(nodes: Sequence[Node], where: str) -> None:
         if over := node.memory_mb % MEMORY_STEP_MB:
             text = f"{key}: memory_mb: {node.memory_mb} is no multiple of {MEMORY_STEP_MB}"
             raise bad(text, f"say {node.memory_mb + MEMORY_STEP_MB - over}")
+        if over := node.hotplug_mb % HOTPLUG_STEP_MB:
+            text = f"{key}: hotplug_mb: {node.hotplug_mb} is no multiple of {HOTPLUG_STEP_MB}"
+            raise bad(text, f"say {node.hotplug_mb + HOTPLUG_STEP_MB - over}")
         if not node.memory_mb and not node.cpus:
             raise bad(f"{key}: it has neither memory nor CPUs", "give it memory_mb, cpus, or both")
         if node.initiator is not None and node.initiator not in with_cpus:

@@ -25,7 +25,7 @@ GOOD = nodes("id = 0\nmemory_mb = 256\ncpus = [0]", "id = 1\nmemory_mb = 256\ncp
 
 
 def test_the_presets_are_these() -> None:
-    assert topology.presets() == ["2node", "4node"]
+    assert topology.presets() == ["1node", "2node", "4node", "8node", "ia64-2006", "memoryless", "slow-tier", "snc"]
 
 
 def test_four_nodes_hold_a_256_mb_segment_each() -> None:
@@ -133,7 +133,7 @@ def test_refused_with_file_key_and_mend(name: str) -> None:
 
 
 def test_an_unknown_preset_lists_the_known() -> None:
-    with pytest.raises(UserError, match="2node, 4node"):
+    with pytest.raises(UserError, match="1node, 2node, 4node"):
         topology.load("3node")
 
 
