@@ -21,7 +21,7 @@ from provision.guest.network import Net, Network
 from provision.guest.qmp import Monitor, MonitorError, MonitorGone, connected
 from provision.guest.snapshot import Saved
 from provision.hardware import qemu as command_line
-from provision.hardware.qemu import Accelerator, Clock, MachineSpec, RamFiles
+from provision.hardware.qemu import Accelerator, Clock, MachineSpec, RamFiles, check_version
 from provision.hardware.topology import Topology
 from provision.host import process
 from provision.host.cache import Cache
@@ -285,6 +285,7 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
     (provision.host.process).
     """
     qemu = accelerator.find_qemu()
+    check_version(spec.topology, qemu.number)
     wish = spec.accelerator if spec.accelerator is not Accelerator.AUTO else accelerator.from_environment()
     choice = accelerator.resolve(wish, qemu, spec.kernel, cache, progress, spec.clock)
     log = spec.work / QEMU_LOG

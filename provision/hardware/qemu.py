@@ -12,6 +12,7 @@ from pathlib import Path
 
 from provision.hardware.performance import Performance
 from provision.hardware.topology import HOTPLUG_STEP_MB, Node, Topology
+from provision.host.errors import InfraError
 
 CONTROL_PORT = "mof.control"
 RECORDS_PORT = "mof.records"
@@ -122,6 +123,22 @@ class MachineSpec:
     incoming: bool = False
     append: str = ""
     features: tuple[str, ...] = ()
+
+
+def check_version(topology: Topology, version: tuple[int, ...]) -> None:
+    """InfraError when this QEMU cannot tell of such a machine.
+
+    With an HMAT, QEMU 7.2 tells of memory on nodes that have none, and Linux then ignores the whole table
+    (hmat_parse_proximity_domain(), drivers/acpi/numa/hmat.c). 10.0 does not.
+    """
+    empty = [node.id for node in topology.nodes if not node.memory_mb]
+    if topology.performance is not None and empty and version[0] < 8:
+        raise InfraError(
+            f"QEMU {'.'.join(map(str, version))} would have memory on node {empty[0]}, where there is none, and the guest's "
+            "kernel would ignore how fast memory is",
+            where=f"topology {topology.name}",
+            hint="use QEMU 10, give the node memory, or leave latency_ns out",
+        )
 
 
 def kernel_command_line(spec: MachineSpec) -> str:

@@ -16,7 +16,7 @@ from provision.guest.nodes import Shown, ShownSpeeds
 from provision.hardware import performance, qemu, topology
 from provision.hardware.performance import Indexing, SideCache, Writing
 from provision.hardware.topology import Topology
-from provision.host.errors import UserError
+from provision.host.errors import InfraError, UserError
 from tests.unit.test_qemu_args import GOLDEN, SPEC
 
 CACHED = topology.load(str(GOLDEN / "topology-cached.toml"))
@@ -195,6 +195,15 @@ def test_qemu_is_told_every_pair_and_every_cache() -> None:
     assert sum(one.startswith("hmat-lb") for one in told) == 18, "three initiators, three targets, both"
     first = told.index("hmat-cache,node-id=3,size=4096K,level=1,associativity=complex,policy=write-through,line=64")
     assert first < told.index("hmat-cache,node-id=3,size=8192K,level=2,associativity=none,policy=none,line=128")
+
+
+def test_an_old_qemu_and_a_node_without_memory() -> None:
+    with pytest.raises(InfraError, match=r"QEMU 7\.2\.22 would have memory on node 2") as caught:
+        qemu.check_version(CACHED, (7, 2, 22))
+    assert "QEMU 10" in caught.value.hint
+    qemu.check_version(CACHED, (10, 0, 2))
+    qemu.check_version(topology.load("slow-tier"), (7, 2, 22))
+    qemu.check_version(topology.load("memoryless"), (7, 2, 22))
 
 
 def seen() -> Shown:
