@@ -17,8 +17,9 @@ from controller.check.guest import Booted
 from controller.check.keys import Keys
 from controller.check.memory import Memory
 from guest_kernel import build, check, check_variants, check_warnings, kconfig, series, source
+from guest_kernel.check_headers import Headers
 from guest_kernel.check_stage import Stage
-from guest_kernel.check_variants import VARIANTS, Variant
+from guest_kernel.check_variants import SYMBOL, VARIANTS, Variant
 from provision.host.cache import Cache
 from provision.host.errors import GuestLost, InfraError, UserError
 from provision.host.progress import Progress
@@ -64,6 +65,7 @@ class Runner:
         self._apart = Stage(cache, self.origin, patches, "check-variants", progress)
         self._plain = Stage(cache, self.origin, (), "check-base", progress)
         self._booted: tuple[int, ExitStack, Booted] | None = None
+        self._headers: tuple[int, Headers] | None = None
         self._before: dict[str, tuple[str, ...]] = {}
         self._configurations: dict[tuple[Stage, str], tuple[int, Mapping[str, tuple[str, str]]]] = {}
         self._work: dict[Step, Callable[[int], Found]] = {
@@ -278,6 +280,11 @@ class Runner:
         outcome = check_variants.outcome(variant, result, known)
         if not outcome.configurable:
             return outcome, None
+        if self._headers is None or number < self._headers[0]:
+            self._headers = number, Headers(tree)  # going back, the tree was unpacked anew
+        self._headers = number, self._headers[1]
+        names = sorted({name for patch in self.patches for name in patch.touches if name.endswith(".h")})
+        self._headers[1].show(variant.name, names, off=result.get(SYMBOL) != "y")
         return outcome, check.whole(self._cache, tree, self._progress, target="vmlinux", out=variant.name)
 
     def _variants(self, number: int) -> Found:
