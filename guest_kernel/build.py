@@ -229,15 +229,15 @@ def _facts(kernel: KernelId, origin: source.Source, tree: Path, draft: Path) -> 
 
 
 def _collect(kernel: KernelId, tree: Path, draft: Path) -> None:
-    """Move out of the tree what users of the kernel want."""
+    """Move out of the tree what users of the kernel want; of the configuration a copy, for what is built there next."""
     for name, origin in {
         "bzImage": "arch/x86/boot/bzImage",
         "vmlinux": "vmlinux",
-        "config": ".config",
         "System.map": "System.map",
         "kheaders.tar.xz": "kernel/kheaders_data.tar.xz",
     }.items():
         (tree / origin).resolve().rename(draft / name)
+    shutil.copy2(tree / ".config", draft / "config")
     if kernel.lean:
         return
     process.run(

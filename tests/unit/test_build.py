@@ -116,3 +116,15 @@ def test_an_installed_source_that_was_changed_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(source, "DPKG_INFO", tmp_path)
     with pytest.raises(InfraError, match=r"not what its package contains.*--reinstall linux-source-6\.12"):
         source.locate(Cache(tmp_path / "cache"), "6.12", Silent())
+
+
+def test_what_is_kept_of_a_tree_leaves_it_configured(tmp_path: Path) -> None:
+    """The next prefix is built in it, and asks Kconfig only if a patch may have changed the answer."""
+    tree, draft = tmp_path / "tree", tmp_path / "draft"
+    draft.mkdir()
+    for name in ("arch/x86/boot/bzImage", "vmlinux", "System.map", "kernel/kheaders_data.tar.xz", ".config"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    build._collect(identity.KernelId("6.12", True, 3, lean=True), tree, draft)
+    assert {p.name for p in draft.iterdir()} == {"bzImage", "vmlinux", "System.map", "kheaders.tar.xz", "config"}
+    assert (draft / "config").read_text() == (tree / ".config").read_text()
