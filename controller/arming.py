@@ -110,7 +110,11 @@ class Standing:
 def choose(plan: Plan, kernel: build.Kernel, cache: Cache, progress: Progress) -> Accelerator:
     """What runs the plan's guests: asked once, so that it is told once. UserError, InfraError as accelerator.resolve()."""
     wish, qemu = accelerator.from_environment(), accelerator.find_qemu()
-    return accelerator.resolve(wish, qemu, kernel.bzimage, cache, progress, plan.options.clock).accelerator
+    options = plan.options
+    resolved = accelerator.resolve(
+        wish, qemu, kernel.bzimage, cache, progress, options.clock, count_accesses=options.count_accesses
+    )
+    return resolved.accelerator
 
 
 def _spec(plan: Plan, parts: machine.Parts, accel: Accelerator, work: Path, name: str, **more: Any) -> GuestSpec:
@@ -125,6 +129,8 @@ def _spec(plan: Plan, parts: machine.Parts, accel: Accelerator, work: Path, name
         name=name,
         clock=plan.options.clock,
         features=plan.options.features,
+        # Not what is saved: a plugin is no part of a guest's state, and a fork has its own.
+        count_accesses=plan.options.count_accesses and "keep" not in more,
         **more,
     )
 

@@ -27,7 +27,7 @@ class Options:
     """What a person may choose for a run. `timeout` bounds each case's workload, in seconds of an idle host.
 
     `boot`: do not fork a template. None: as the experiment says, or as its size suggests. `features`: what the guest's
-    processor has beside those of its model, in QEMU's words.
+    processor has beside those of its model, in QEMU's words. `count_accesses`: by the memory-controller plugin.
     """
 
     kernel: str | None = None
@@ -40,6 +40,7 @@ class Options:
     clock: Clock = Clock.WALL
     boot: bool = False
     features: tuple[str, ...] = ()
+    count_accesses: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def plan(experiment: Experiment, options: Options) -> Plan:
         )
     if options.clock is Clock.INSN and accelerator.from_environment() is Accelerator.KVM:
         raise accelerator.cannot_count()
+    if options.count_accesses and accelerator.from_environment() is Accelerator.KVM:
+        raise accelerator.cannot_watch()
     kernel = identity.parse(options.kernel or experiment.kernel)
     topology = topologies.load(options.topology or experiment.topology)
     facts = memtoy_script.TopologyFacts(

@@ -6,13 +6,14 @@ the guest. Evidence reaches the folder as it arises, so a run that is cut off ha
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from controller.plan import Plan
 from controller.shell import Shell
 from provision.guest import snapshot
 from provision.guest.guest import Guest
+from provision.guest.memctl import Seen
 from provision.hardware.qemu import LINES_PORT, Clock
 from provision.hardware.topology import Topology
 from provision.host.cache import Cache
@@ -48,6 +50,7 @@ class CaseRecord:
     lines: list[str] = field(default_factory=list)
     status: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
+    accesses: Seen | None = None
 
 
 @dataclass
@@ -212,17 +215,24 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
             stream.write(text + "\n")
             done.lines.append(text)
 
+        memory = standing.guest.memory
+        if memory is not None:
+            memory.clear()
         deadline = Deadline.patient(plan.options.timeout)
         if plan.options.clock is Clock.INSN:
-            command, follow = _undisturbed(remote, plan.topology), _Followed(standing.guest)
+            command, follow = _undisturbed(remote, plan), _Followed(standing.guest)
             try:
                 result = shell.run(command, deadline)
             finally:
                 for text in follow.lines():
                     line(text)
         else:
-            result = shell.run(f"memtoy -j {shlex.quote(remote)}", deadline, line=line)
+            result = shell.run(f"memtoy {_flags(plan)} {shlex.quote(remote)}", deadline, line=line)
     done.status = result.status
+    if memory is not None:
+        memory.off()  # if memtoy was ended while it was on
+        done.accesses = memory.seen()
+        (folder.workload / f"{case.name}.accesses.json").write_text(json.dumps(asdict(done.accesses)) + "\n")
     if result.timed_out:
         recording.warnings.append(f"{case.name}: ended after {plan.options.timeout:g} s (--timeout)")
     if result.err.strip():
@@ -233,15 +243,21 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
     done.counters = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
 
 
-def _undisturbed(script: str, topology: Topology) -> str:
+def _flags(plan: Plan) -> str:
+    """memtoy's: it marks what is to be counted where somebody counts."""
+    return "-j -a" if plan.options.count_accesses else "-j"
+
+
+def _undisturbed(script: str, plan: Plan) -> str:
     """memtoy's command line where every instruction counts.
 
     All CPUs share the clock: what others do meanwhile is counted as the workload's. So it says what it has to say into a
     port, from which nothing comes back, and not over SSH; it waits before each command until what the last one left to be
     done is done; and it starts on one CPU, the last, whatever the scheduler would have chosen (`cpus` moves it).
     """
-    last = max(cpu for node in topology.nodes for cpu in node.cpus)
-    return f"taskset -c {last} memtoy -j -s {SETTLE_MS} {shlex.quote(script)} >/dev/virtio-ports/{LINES_PORT}"
+    last = max(cpu for node in plan.topology.nodes for cpu in node.cpus)
+    memtoy = f"memtoy {_flags(plan)} -s {SETTLE_MS} {shlex.quote(script)}"
+    return f"taskset -c {last} {memtoy} >/dev/virtio-ports/{LINES_PORT}"
 
 
 class _Followed:

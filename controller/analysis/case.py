@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controller.analysis import conservation, cost, pages
+from controller.analysis import accesses, conservation, cost, pages
 from controller.analysis import moves as moving
 from controller.analysis.conservation import Issue
 from controller.analysis.decode import DTYPE, Columns, Events, columns
@@ -202,6 +202,9 @@ def finding(case: CaseInput, evidence: Evidence, run_issues: Sequence[Issue] = (
         pages.contents(case, table),
     )  # fmt: skip
     issues = [*run_issues, *_probe_issues(case, evidence, table, mechanism, migrated, seen, own, everybody)]
+    accessed = accesses.finding(alone, table)
+    if accessed is not None:
+        issues += [Issue(decisive, text) for decisive, text in accesses.issues(accessed)]
     outcome, why = judge(facts, evidence, issues)
     warnings = [issue.text for issue in issues if issue not in run_issues and issue.text != why]
     if strays := conservation.strays(seen.events):
@@ -224,4 +227,5 @@ def finding(case: CaseInput, evidence: Evidence, run_issues: Sequence[Issue] = (
         outcome=outcome,
         why=why,
         warnings=tuple(warnings),
+        accesses=accessed,
     )

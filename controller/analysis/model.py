@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provision.hardware.qemu import Clock as Clock
 
@@ -62,9 +62,54 @@ class Expectation:
     mechanism: Mechanism
 
 
+class Counted(NamedTuple):
+    """Accesses of a process (by the address of its page table, 0: unknown) from a CPU to a node, -1: nowhere known."""
+
+    table: int
+    cpu: int
+    node: int
+    reads: int
+    writes: int
+
+
+class KernelCounted(NamedTuple):
+    """Accesses of the kernel."""
+
+    cpu: int
+    node: int
+    reads: int
+    writes: int
+
+
+class PageCounted(NamedTuple):
+    """Accesses of a process to a page on a node, in the last period of counting in which there were any."""
+
+    table: int
+    address: int
+    node: int
+    reads: int
+    writes: int
+    period: int
+
+
+@dataclass(frozen=True)
+class Accesses:
+    """What the memory controller saw of a case. `series`: by page table, (ns, accesses to the own node until then, to others);
+    `overflow`: accesses that found no room; `tables`: whether processes are told apart."""
+
+    user: tuple[Counted, ...]
+    kernel: tuple[KernelCounted, ...]
+    pages: tuple[PageCounted, ...]
+    series: Mapping[int, tuple[tuple[int, int, int], ...]]
+    periods: int
+    overflow: int = 0
+    tables: bool = True
+
+
 @dataclass(frozen=True)
 class CaseInput:
-    """One case as it was run. `counters`: change of /proc/vmstat over it; `status`: memtoy's exit status."""
+    """One case as it was run. `counters`: change of /proc/vmstat over it; `status`: memtoy's exit status. `accesses`: None
+    when none were counted."""
 
     name: str
     script_text: str
@@ -73,6 +118,7 @@ class CaseInput:
     counters: Mapping[str, int] = field(default_factory=dict)
     title: str = ""
     status: int | None = 0
+    accesses: Accesses | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +248,41 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class PageAccess:
+    """Both sides of a page: the nodes on which the kernel had it first and last, and (reads, writes) by the node on which the
+    memory controller saw them after it was last moved."""
+
+    address: int
+    before: int
+    after: int
+    counted: Mapping[int, tuple[int, int]]
+
+    @property
+    def agrees(self) -> bool:
+        return set(self.counted) == {self.after}
+
+
+@dataclass(frozen=True)
+class AccessFinding:
+    """What the memory controller shows of a case.
+
+    `by_node`, `kernel`: (reads, writes) of the case's process and of the kernel. `judged`: pages of which both speak,
+    `agree`: those of which they say the same; `pages`: some of them. `series`: (ns, local, remote), and the last of these.
+    """
+
+    by_node: Mapping[int, tuple[int, int]]
+    kernel: Mapping[int, tuple[int, int]]
+    local: int
+    remote: int
+    judged: int
+    agree: int
+    pages: tuple[PageAccess, ...]
+    series: tuple[tuple[int, int, int], ...]
+    lost: int
+    told_apart: bool
+
+
+@dataclass(frozen=True)
 class CaseFinding:
     """What one case shows. `steps`: for up to pages.MAX_DRAWN pages, by index into `table`."""
 
@@ -220,6 +301,7 @@ class CaseFinding:
     outcome: Outcome
     why: str
     warnings: tuple[str, ...] = ()
+    accesses: AccessFinding | None = None
 
     @property
     def ok(self) -> bool:

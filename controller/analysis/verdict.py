@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.analysis import case as cases
 from controller.analysis import conservation
-from controller.analysis.model import CaseFinding, Contents, Evidence, Findings, Outcome
+from controller.analysis.model import AccessFinding, CaseFinding, Contents, Evidence, Findings, Outcome
 
 SCHEMA = 1
 
@@ -104,6 +104,23 @@ def case_json(case: CaseFinding) -> dict[str, Any]:
             "unit": case.cost_per_page.unit,
             "of": case.cost_per_page.of,
         },
+        "accesses": _accesses_json(case.accesses),
+    }
+
+
+def _accesses_json(seen: AccessFinding | None) -> dict[str, Any] | None:
+    """What the memory controller counted; None when it was not asked. By node: reads, writes."""
+    if seen is None:
+        return None
+    return {
+        "process": {str(node): list(counts) for node, counts in seen.by_node.items()},
+        "kernel": {str(node): list(counts) for node, counts in seen.kernel.items()},
+        "local": seen.local,
+        "remote": seen.remote,
+        "pages_judged": seen.judged,
+        "pages_agree": seen.agree,
+        "lost": seen.lost,
+        "series": [list(sample) for sample in seen.series],
     }
 
 

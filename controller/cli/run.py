@@ -47,6 +47,9 @@ RingPages = Annotated[
     int,
     typer.Option(min=1, max=1 << 18, help="Pages of the ring that events wait in; a power of two.", show_default=True),
 ]
+Memory = Annotated[
+    bool, typer.Option("--memory", help="Count what is really read and written, and on which node (TCG).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the verdict as JSON and nothing else.")]
 
 
@@ -70,10 +73,13 @@ def demo(
     boot: Boot = False,
     repeat: Repeat = 1,
     jobs: Jobs = None,
+    memory: Memory = False,
     as_json: Json = False,
 ) -> int:
     """Move eight pages between nodes, directly and lazily, and show how."""
-    return run("demo", kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot, repeat, jobs, as_json)
+    return run(
+        "demo", kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot, repeat, jobs, memory, as_json
+    )
 
 
 def run(
@@ -89,6 +95,7 @@ def run(
     boot: Boot = False,
     repeat: Repeat = 1,
     jobs: Jobs = None,
+    memory: Memory = False,
     as_json: Json = False,
 ) -> int:
     """Run an experiment in a guest of its own and keep the evidence."""
@@ -100,7 +107,7 @@ def run(
 
     plan = plans.plan(
         experiments.load(experiment),
-        plans.Options(kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot),
+        plans.Options(kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot, count_accesses=memory),
     )
     if repeat > 1:
         return _many(plan, repeat, jobs, as_json)

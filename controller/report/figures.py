@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controller.analysis.model import CaseFinding, Cost
+from controller.analysis.model import AccessFinding, CaseFinding, Cost
 
 
 def cost(one: Cost) -> str:
@@ -37,3 +37,19 @@ def nodes(case: CaseFinding) -> str:
 def refused(case: CaseFinding) -> str:
     """`extra_refs 1, no_memory 2`."""
     return ", ".join(f"{reason} {count:,}" for reason, count in case.refused.items())
+
+
+def by_node(counts: Mapping[int, tuple[int, int]]) -> str:
+    """Reads and writes by node: `1: 4,096/0, 2: 8/0`; -1 is nowhere known."""
+    return ", ".join(
+        f"{'elsewhere' if node < 0 else node}: {reads:,}/{writes:,}" for node, (reads, writes) in counts.items()
+    )
+
+
+def accesses(seen: AccessFinding) -> str:
+    """What the memory controller shows of a case, in one sentence, what matters most first."""
+    total = seen.local + seen.remote
+    parts = [f"{100 * seen.local / total:.1f} % local"] if total else []
+    if seen.judged:
+        parts.append(f"{seen.agree:,} of {seen.judged:,} pages where the kernel says")
+    return "; ".join([*parts, f"reads/writes by node {by_node(seen.by_node) or 'none'}"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from controller.analysis.model import Clock, Findings, Outcome
+from controller.analysis.model import AccessFinding, Clock, Findings, Outcome
 from controller.report import figures, picture, trace
 
 MOST_TRACE_LINES = 20_000
@@ -89,10 +89,32 @@ def _cases(findings: Findings, story: str) -> list[dict[str, Any]]:
                 "pages": finding.pages,
                 "script": case.script_text,
                 "warnings": finding.warnings,
+                "accesses": _accesses(finding.accesses),
                 "sections": [section for section in sections if section["title"] or section["text"]],
             }
         )
     return cases
+
+
+def _accesses(seen: AccessFinding | None) -> dict[str, Any] | None:
+    """What the memory controller saw, and what the kernel says, page by page."""
+    if seen is None:
+        return None
+    return {
+        "told": figures.accesses(seen),
+        "kernel": figures.by_node(seen.kernel),
+        "pages": [
+            {
+                "address": f"{page.address:#x}",
+                "kernel": f"{page.before} to {page.after}" if page.before not in (-1, page.after) else str(page.after),
+                "counted": figures.by_node(page.counted),
+                "agrees": page.agrees,
+            }
+            for page in seen.pages
+        ],
+        "judged": seen.judged,
+        "picture": picture.shares(seen.series),
+    }
 
 
 def _trimmed(lines: tuple[str, ...]) -> list[str]:

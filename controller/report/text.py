@@ -17,6 +17,7 @@ WIDTH = 100
 HEIGHT = 24
 MOST_CASES = 9
 MOST_WARNINGS = 3
+MOST_ACCESSES = 4
 INDENT = "  "
 
 
@@ -66,6 +67,9 @@ def _facts(findings: Findings) -> Iterator[str]:
         yield f"{INDENT}{len(probes.attached)} probes{missing}: {counted}"
         if evidence.overhead:
             yield from _fitted(f"they cost {figures.overhead(evidence.overhead)}", 1)
+    for case in [case for case in findings.cases if case.accesses is not None][:MOST_ACCESSES]:
+        assert case.accesses is not None
+        yield from _fitted(f"memory, {case.name}: {figures.accesses(case.accesses)}", 1)
     if findings.counters:
         listed = list(findings.counters.items())
         yield from _fitted(", ".join(f"{name} {count:,}" for name, count in listed), 2)

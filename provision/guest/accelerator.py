@@ -90,16 +90,30 @@ def cannot_count() -> UserError:
     return UserError("KVM cannot count instructions", where="--clock insn", hint="unset MOF_ACCEL, or --clock wall")
 
 
+def cannot_watch() -> UserError:
+    """What to say to somebody who wants both KVM and accesses counted."""
+    return UserError(
+        "KVM cannot count accesses to memory", where="--memory", hint="unset MOF_ACCEL, or leave --memory out"
+    )
+
+
 def resolve(
-    wish: Accelerator, qemu: Qemu, kernel: Path, cache: Cache, progress: Progress, clock: Clock = Clock.WALL
+    wish: Accelerator,
+    qemu: Qemu,
+    kernel: Path,
+    cache: Cache,
+    progress: Progress,
+    clock: Clock = Clock.WALL,
+    *,
+    count_accesses: bool = False,
 ) -> Choice:
     """The accelerator to use. AUTO falls back to TCG with one note; KVM that does not work is an InfraError.
 
-    Instructions are counted by TCG alone: then KVM is not looked for, and wishing for it is a UserError.
+    Instructions and accesses are counted by TCG alone: then KVM is not looked for, and wishing for it is a UserError.
     """
-    if clock is Clock.INSN and wish is Accelerator.KVM:
-        raise cannot_count()
-    if wish is Accelerator.TCG or clock is Clock.INSN:
+    if wish is Accelerator.KVM and (clock is Clock.INSN or count_accesses):
+        raise cannot_count() if clock is Clock.INSN else cannot_watch()
+    if wish is Accelerator.TCG or clock is Clock.INSN or count_accesses:
         return Choice(Accelerator.TCG)
     answer = kvm_works(qemu, kernel, cache, progress)
     if answer.works:

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from provision.guest import accelerator, network, snapshot
+from provision.guest import accelerator, memctl, network, snapshot
 from provision.guest.accelerator import Qemu
 from provision.guest.console import Console
+from provision.guest.memctl import MemoryController
 from provision.guest.network import Net, Network
 from provision.guest.qmp import Monitor, MonitorError, MonitorGone, connected
 from provision.guest.snapshot import Saved
 from provision.hardware import qemu as command_line
-from provision.hardware.qemu import Accelerator, Clock, MachineSpec, RamFiles, check_version
+from provision.hardware.qemu import Accelerator, Clock, MachineSpec, MemoryPlugin, RamFiles, check_version
 from provision.hardware.topology import Topology
 from provision.host import process
 from provision.host.cache import Cache
@@ -62,7 +63,8 @@ class GuestSpec:
     processor's, in QEMU's words.
 
     `keep`: a folder for the guest's memory and swap, which then can be saved (provision.guest.snapshot). `saved`: go on
-    with a guest that was, instead of booting; all else has to be as it was then.
+    with a guest that was, instead of booting; all else has to be as it was then. `count_accesses`: with the memory-controller
+    plugin, which only TCG can have.
     """
 
     kernel: Path
@@ -79,6 +81,7 @@ class GuestSpec:
     keep: Path | None = None
     saved: Saved | None = None
     features: tuple[str, ...] = ()
+    count_accesses: bool = False
 
 
 class Guest:
@@ -94,6 +97,7 @@ class Guest:
         net: Network,
         control: Path,
         child: subprocess.Popen[bytes],
+        memory: MemoryController | None = None,
     ) -> None:
         self.spec = spec
         self.accelerator = choice.accelerator
@@ -106,6 +110,8 @@ class Guest:
         self.timings: dict[str, float] = {}
         """Seconds from QEMU's start to its `monitor`'s greeting, and to the guest being `ready` or `forked`."""
         self.monitor: Monitor | None = None
+        self.memory = memory
+        """Where accesses are counted."""
         self._network = net
         self._control = control
         self._child = child
@@ -287,7 +293,10 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
     qemu = accelerator.find_qemu()
     check_version(spec.topology, qemu.number)
     wish = spec.accelerator if spec.accelerator is not Accelerator.AUTO else accelerator.from_environment()
-    choice = accelerator.resolve(wish, qemu, spec.kernel, cache, progress, spec.clock)
+    choice = accelerator.resolve(
+        wish, qemu, spec.kernel, cache, progress, spec.clock, count_accesses=spec.count_accesses
+    )
+    built = memctl.ensure(cache, qemu.number, progress) if spec.count_accesses else None
     log = spec.work / QEMU_LOG
     console = Console(spec.work / CONSOLE_LOG)
     console.path.write_bytes(spec.saved.console.read_bytes() if spec.saved is not None else b"")
@@ -297,6 +306,7 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
         swap = stack.enter_context(_swap_file(spec))
         stack.callback(_remove_if_empty, log)
         words = stack.enter_context(log.open("wb"))
+        plugin = MemoryPlugin(built, folder / "memctl") if built is not None else None
         with _listening(folder / "qmp") as qmp, _listening(folder / "control") as control:
             machine = MachineSpec(
                 name=spec.name,
@@ -316,13 +326,15 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
                 incoming=spec.saved is not None,
                 append=spec.append,
                 features=spec.features,
+                plugin=plugin,
             )
             argv = (qemu.path, *command_line.arguments(machine))
             fds = [qmp.fileno(), control.fileno(), *net.fds, *([swap] if swap is not None else [])]
             began = time.monotonic()
             child = stack.enter_context(process.started(argv, stdout=words, stderr=words, pass_fds=fds))
         # Our ends of the listeners are closed: when QEMU ends, connecting fails instead of waiting.
-        guest = Guest(spec, qemu, choice, argv, console, net, folder / "control", child)
+        memory = MemoryController(plugin.socket) if plugin is not None else None
+        guest = Guest(spec, qemu, choice, argv, console, net, folder / "control", child, memory)
         guest.monitor = _greeted(stack, folder / "qmp", child, log)
         guest.timings["monitor"] = round(time.monotonic() - began, 3)
         stack.callback(_quit, guest.monitor, child)

@@ -100,6 +100,14 @@ class TapNet:
 
 
 @dataclass(frozen=True)
+class MemoryPlugin:
+    """The memory-controller plugin (provision/hardware/plugin), and the path of the socket that it is to listen at."""
+
+    path: Path
+    socket: Path
+
+
+@dataclass(frozen=True)
 class MachineSpec:
     """All that QEMU is told. Descriptors are inherited: `control_fd` and `qmp_fd` are listening unix sockets, `swap_fd`
     is the swap disk's file (None: no swap). `ram`: None for memory that nobody can save. `incoming`: do not boot, wait
@@ -123,6 +131,7 @@ class MachineSpec:
     incoming: bool = False
     append: str = ""
     features: tuple[str, ...] = ()
+    plugin: MemoryPlugin | None = None
 
 
 def check_version(topology: Topology, version: tuple[int, ...]) -> None:
@@ -150,8 +159,10 @@ def kernel_command_line(spec: MachineSpec) -> str:
 def arguments(spec: MachineSpec) -> list[str]:
     """QEMU's arguments, without the program itself.
 
-    ValueError when the accelerator is not decided, or cannot count instructions and is to.
+    ValueError when the accelerator is not decided, or cannot count instructions or accesses and is to.
     """
+    if spec.plugin is not None and spec.accelerator is not Accelerator.TCG:
+        raise ValueError("only TCG has plugins")
     return [
         *("-name", f"guest={_text(spec.name)}"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
@@ -166,7 +177,46 @@ def arguments(spec: MachineSpec) -> list[str]:
         # A guest that is forked gets another number, and its kernel reseeds at once (drivers/virt/vmgenid.c).
         *("-device", "vmgenid,guid=auto"),
         *(("-incoming", "defer") if spec.incoming else ()),
+        *(_plugin(spec.topology, spec.plugin) if spec.plugin is not None else ()),
     ]
+
+
+LOW_MEMORY = 0xB0000000
+LOW_MEMORY_OF_MORE = 0x80000000
+HIGH_MEMORY = 1 << 32
+"""A q35 with less than 2.75 GB has all of it below 4 GB; with more, 2 GB there, and the rest from 4 GB on (hw/i386/pc_q35.c)."""
+DIRECT_MAP = 0xFFFF888000000000
+"""Where Linux maps all physical memory, without randomization (Documentation/arch/x86/x86_64/mm.rst, four levels)."""
+
+
+def memory_pieces(topology: Topology) -> list[tuple[int, int, int]]:
+    """Where the nodes' memory is in the guest's physical addresses: (start, bytes, node), by rising address."""
+    total = topology.total_memory_mb << 20
+    low = total if total < LOW_MEMORY else LOW_MEMORY_OF_MORE
+    pieces = []
+    begin = 0
+    for node in topology.nodes:
+        end = begin + (node.memory_mb << 20)
+        if begin < min(end, low):
+            pieces.append((begin, min(end, low) - begin, node.id))
+        if max(begin, low) < end:
+            pieces.append((HIGH_MEMORY + max(begin, low) - low, end - max(begin, low), node.id))
+        begin = end
+    return pieces
+
+
+def _plugin(topology: Topology, plugin: MemoryPlugin) -> list[str]:
+    home = {cpu: node.id for node in topology.nodes for cpu in node.cpus}
+    pieces = memory_pieces(topology)
+    last, size, _ = pieces[-1]
+    options = [
+        f"file={_text(plugin.path)}",
+        f"socket={_text(plugin.socket)}",
+        *(f"cpu={home[cpu]}" for cpu in sorted(home)),
+        *(f"memory={start:x}+{size:x}={node}" for start, size, node in pieces),
+        f"direct={DIRECT_MAP:x}+{last + size:x}",
+    ]
+    return ["-plugin", ",".join(options)]
 
 
 def _text(value: str | Path) -> str:

@@ -157,7 +157,13 @@ class Lab:
 
 @contextmanager
 def opened(
-    work: Path, *, kernel: str = "6.12-mof", topology: str = "4node", net: Net = Net.USER, append: str = ""
+    work: Path,
+    *,
+    kernel: str = "6.12-mof",
+    topology: str = "4node",
+    net: Net = Net.USER,
+    append: str = "",
+    count_accesses: bool = False,
 ) -> Iterator[Lab]:
     """A guest of its own; `append`: more kernel parameters. Its log is to have no complaint when it is done with."""
     if _debug and not identity.parse(kernel).debug and kernel != "6.12-base":
@@ -170,6 +176,7 @@ def opened(
         work=work,
         net=net,
         append=append,
+        count_accesses=count_accesses,
     )
     with launched(spec, Cache(), Silent()) as guest, Shell(guest, parts.image, Deadline.after(60)) as shell:
         yield Lab(guest, shell, parts)

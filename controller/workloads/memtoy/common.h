@@ -82,7 +82,7 @@ void print_help(struct text *t);
 
 /* ---- main.c ---- */
 
-extern bool json_output, verbose;
+extern bool json_output, verbose, mark_accesses;
 extern const char *script_name;
 
 uint64_t now_ns(void);

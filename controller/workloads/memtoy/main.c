@@ -11,7 +11,7 @@
 
 #include "common.h"
 
-bool json_output, verbose;
+bool json_output, verbose, mark_accesses;
 static unsigned int settle_ms;
 const char *script_name = "<stdin>";
 
@@ -144,9 +144,10 @@ static void usage(bool commands)
 
 	text_add(&t,
 		 "memtoy " VERSION ": defines, places, touches, moves and locates memory, by script.\n\n"
-		 "  memtoy [-v] [-j] [-s MS] [SCRIPT]   run a script, or standard input\n"
+		 "  memtoy [-a] [-v] [-j] [-s MS] [SCRIPT]   run a script, or standard input\n"
 		 "  -v  show each command before its result      -V  the version\n"
 		 "  -j  one JSON object a line for each command  -h, -x  this help\n"
+		 "  -a  mark what `touch` accesses for the memory-controller plugin\n"
 		 "  -s  before each command that is timed, sleep half of so many milliseconds at least\n\n");
 	if (commands)
 		print_help(&t);
@@ -191,8 +192,9 @@ int main(int argc, char **argv)
 	FILE *script = stdin;
 	int option, status;
 
-	while ((option = getopt(argc, argv, "vVhxjs:")) != -1) {
+	while ((option = getopt(argc, argv, "avVhxjs:")) != -1) {
 		switch (option) {
+		case 'a': mark_accesses = true; break;
 		case 'v': verbose = true; break;
 		case 'j': json_output = true; break;
 		case 's':
@@ -204,7 +206,7 @@ int main(int argc, char **argv)
 		case 'V': write_out("memtoy " VERSION "\n", strlen("memtoy " VERSION "\n")); return 0;
 		case 'h':
 		case 'x': usage(true); return 0;
-		default: complain(0, "usage: memtoy [-v] [-V] [-j] [-s MS] [-h|-x] [SCRIPT]"); return 2;
+		default: complain(0, "usage: memtoy [-a] [-v] [-V] [-j] [-s MS] [-h|-x] [SCRIPT]"); return 2;
 		}
 	}
 	if (argc - optind > 1) {

@@ -1,0 +1,1 @@
+"""A program that loads and stores as often as it is told."""
