@@ -46,25 +46,23 @@ def priced(plain: Bed, probe_set: ProbeSet) -> dict[str, Priced]:
     bed = replace(plain, plan=replace(plain.plan, probes=probe_set))
     cpu = max(cpu for node in bed.plan.topology.nodes for cpu in node.cpus)
     pages = migration.MANY.pages
-    found: dict[str, float] = {}
+    found: dict[tuple[str, str], float] = {}
     with bed.fork() as shell:
         for kind in KINDS:
             shell.put_text(migration_guest.script(kind, migration.MANY), f"/run/{kind}.memtoy")
-        # What closes the probes' file descriptors detaches them. The first runs leave free memory as later ones find it.
+        # The first runs leave free memory as later ones find it. What closes the probes' file descriptors detaches them.
         for when, before in (("first", "true"), ("probed", "true"), ("bare", f"pkill -f {AGENT}; sleep 1")):
-            names = {f"{kind} {when}": kind for kind in KINDS}
-            command = migration_guest.commands(
-                [(name, kind, 1) for name, kind in names.items()], migration_guest.PASSES, cpu
-            )
-            done = shell.run(f"{before}; rm -f /run/answers; {command}", Deadline.patient(RUN_SECONDS)).expect()
-            ends = dict.fromkeys(names, migration.TARGET)
-            for name, one in migration_guest.parse(done.out, migration.MANY, ends).items():
+            shell.run(f"{before} || :", Deadline.patient(60)).expect()
+            for kind in KINDS:
+                command = migration_guest.commands([(kind, kind, 1)], migration_guest.PASSES, cpu)
+                done = shell.run(f"rm -f /run/answers; {command}", Deadline.patient(RUN_SECONDS)).expect()
+                one = migration_guest.parse(done.out, migration.MANY, {kind: migration.TARGET})[kind]
                 if isinstance(one, InfraError):
                     raise one
-                found[name] = one.whole / pages
+                found[kind, when] = one.whole / pages
         if shell.run(f"! pgrep -f {AGENT}", Deadline.patient(60)).status:
             raise InfraError("the probes could not be detached", where=probe_set.value)
-    return {kind: Priced(found[f"{kind} probed"], found[f"{kind} bare"]) for kind in KINDS}
+    return {kind: Priced(found[kind, "probed"], found[kind, "bare"]) for kind in KINDS}
 
 
 def measured(

@@ -12,7 +12,10 @@
  *
  * What a process accesses is counted by CPU and node, and for each page by node, of the last time that counting was on and the
  * page was accessed; processes are told apart by the address of their page table. What the kernel accesses is counted by CPU
- * and node. An access of several bytes counts once, where it begins. All CPUs run in one thread (thread=single), so that what they count needs no lock; who reads it gets what is there.
+ * and node. An access of several bytes counts once, where it begins.
+ *
+ * All CPUs run in one thread (thread=single), so that what they count needs no lock; the socket's thread looks only while
+ * nothing is counted.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -208,20 +211,17 @@ static bool grow(void)
 
 	if (places >= 2 * MAX_PAGES)
 		return false;
-	pthread_mutex_lock(&lock); /* who tells of pages may be reading the old ones */
 	places = places ? 2 * places : 1u << 12;
 	pages = calloc(places, sizeof(*pages));
 	if (!pages) {
 		pages = old;
 		places = had;
-		pthread_mutex_unlock(&lock);
 		return false;
 	}
 	for (unsigned int i = 0; i < had; i++)
 		if (old[i].process)
 			pages[place_of(old[i].process, old[i].number)] = old[i];
 	free(old);
-	pthread_mutex_unlock(&lock);
 	return true;
 }
 
@@ -599,17 +599,21 @@ static bool settled(bool on)
 	return done;
 }
 
-/* One word a line, one line of JSON for an answer. */
-static void answer(const char *line, FILE *to)
+/* A mark has come, but what it asks for not yet into effect: that takes no time to speak of. */
+static void applied_now(void)
 {
-	if (!strcmp(line, "on") || !strcmp(line, "off")) {
-		bool on = line[1] == 'n';
+	bool on;
 
-		async_run_on_cpu(qemu_get_cpu(0), count_there, (union cpu_data){ .value = on });
-		fprintf(to, settled(on) ? "{}\n" : "{\"error\": \"no CPU took notice\"}\n");
-	} else if (!settled(counting)) {
-		fprintf(to, "{\"error\": \"it is being switched\"}\n");
-	} else if (counting && (!strcmp(line, "read") || !strcmp(line, "pages") || !strcmp(line, "clear"))) {
+	pthread_mutex_lock(&lock);
+	on = counting;
+	pthread_mutex_unlock(&lock);
+	settled(on);
+}
+
+/* Only while nothing is counted, which the lock keeps so: a mark waits for it. */
+static void answer_of(const char *line, FILE *to)
+{
+	if (counting || applied != switched) {
 		fprintf(to, "{\"error\": \"not while it counts\"}\n");
 	} else if (!strcmp(line, "read")) {
 		fprintf(to, "{\"version\": %d, \"periods\": %u, \"tables\": %s, \"overflow\": %" PRIu64 ", ", MEMCTL_API, period,
@@ -627,6 +631,35 @@ static void answer(const char *line, FILE *to)
 		fprintf(to, "{}\n");
 	} else {
 		fprintf(to, "{\"error\": \"not understood\"}\n");
+	}
+}
+
+/* One word a line, one line of JSON for an answer, put together before it is sent: who reads slowly stops nobody. */
+static void answer(const char *line, FILE *to)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *kept;
+
+	if (!strcmp(line, "on") || !strcmp(line, "off")) {
+		bool on = line[1] == 'n';
+
+		async_run_on_cpu(qemu_get_cpu(0), count_there, (union cpu_data){ .value = on });
+		fprintf(to, settled(on) ? "{}\n" : "{\"error\": \"no CPU took notice\"}\n");
+		fflush(to);
+		return;
+	}
+	applied_now();
+	kept = open_memstream(&text, &size);
+	if (kept) {
+		pthread_mutex_lock(&lock);
+		answer_of(line, kept);
+		pthread_mutex_unlock(&lock);
+		fclose(kept);
+		fwrite(text, 1, size, to);
+		free(text);
+	} else {
+		fprintf(to, "{\"error\": \"no memory\"}\n");
 	}
 	fflush(to);
 }
