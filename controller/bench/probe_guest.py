@@ -6,7 +6,7 @@ Two guests would not do: what their boots leave of free memory has made more of 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controller import overhead
@@ -41,19 +41,19 @@ class Priced:
         return self.probed / self.bare
 
 
-def priced(plain: Bed, probe_set: ProbeSet) -> dict[str, Priced]:
-    """By kind, `lazy` and `direct`, in one fork of a guest with these probes. InfraError, GuestLost."""
+def priced(plain: Bed, probe_set: ProbeSet, kinds: Sequence[str] = KINDS) -> dict[str, Priced]:
+    """By kind, of `lazy` and `direct`, in one fork of a guest with these probes. InfraError, GuestLost."""
     bed = replace(plain, plan=replace(plain.plan, probes=probe_set))
     cpu = max(cpu for node in bed.plan.topology.nodes for cpu in node.cpus)
     pages = migration.MANY.pages
     found: dict[tuple[str, str], float] = {}
     with bed.fork() as shell:
-        for kind in KINDS:
+        for kind in kinds:
             shell.put_text(migration_guest.script(kind, migration.MANY), f"/run/{kind}.memtoy")
         # The first runs leave free memory as later ones find it. What closes the probes' file descriptors detaches them.
         for when, before in (("first", "true"), ("probed", "true"), ("bare", f"pkill -f {AGENT}; sleep 1")):
             shell.run(f"{before} || :", Deadline.patient(60)).expect()
-            for kind in KINDS:
+            for kind in kinds:
                 command = migration_guest.commands([(kind, kind, 1)], migration_guest.PASSES, cpu)
                 done = shell.run(f"rm -f /run/answers; {command}", Deadline.patient(RUN_SECONDS)).expect()
                 one = migration_guest.parse(done.out, migration.MANY, {kind: migration.TARGET})[kind]
@@ -62,7 +62,7 @@ def priced(plain: Bed, probe_set: ProbeSet) -> dict[str, Priced]:
                 found[kind, when] = one.whole / pages
         if shell.run(f"! pgrep -f {AGENT}", Deadline.patient(60)).status:
             raise InfraError("the probes could not be detached", where=probe_set.value)
-    return {kind: Priced(found[kind, "probed"], found[kind, "bare"]) for kind in KINDS}
+    return {kind: Priced(found[kind, "probed"], found[kind, "bare"]) for kind in kinds}
 
 
 def measured(
