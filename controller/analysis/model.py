@@ -94,8 +94,8 @@ class PageCounted(NamedTuple):
 
 @dataclass(frozen=True)
 class Accesses:
-    """What the memory controller saw of a case. `series`: by page table, (ns, accesses to the own node until then, to others);
-    `overflow`: accesses that found no room; `tables`: whether processes are told apart."""
+    """What the memory controller saw of a case. `series`: by page table, (ns or -1, accesses until then to the own node, and
+    to others); `overflow`: accesses that found no room; `tables`: whether processes are told apart."""
 
     user: tuple[Counted, ...]
     kernel: tuple[KernelCounted, ...]

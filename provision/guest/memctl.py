@@ -93,7 +93,9 @@ class PageCount(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Accesses of a process up to this ns of the guest's clock, to memory of the accessing CPU's own node and of others."""
+    """Accesses of a process up to this ns of the guest's clock, to memory of the accessing CPU's own node and of others.
+
+    -1 on the instruction clock, which cannot be read at an access."""
 
     ns: int
     local: int

@@ -101,11 +101,11 @@ def counting(work: Path) -> Iterator[tuple[Shell, MemoryController]]:
         yield lab.shell, lab.guest.memory
 
 
-@pytest.mark.parametrize("pages", [8, 2048])
-def test_a_lazy_migration_is_where_the_kernel_says_page_by_page(tmp_path: Path, pages: int) -> None:
+@pytest.mark.parametrize(("pages", "clock"), [(8, "wall"), (2048, "wall"), (256, "insn")])
+def test_a_lazy_migration_is_where_the_kernel_says_page_by_page(tmp_path: Path, pages: int, clock: str) -> None:
     script = tmp_path / "lazy.memtoy"
     script.write_text(SCRIPT.format(pages=pages))
-    done: Ran = mof("run", str(script), "--memory", "--json", runs=tmp_path / "runs")
+    done: Ran = mof("run", str(script), "--memory", "--clock", clock, "--json", runs=tmp_path / "runs")
     assert done.status == 0, done.err
     (case,) = json.loads(done.out)["cases"]
     seen = case["accesses"]

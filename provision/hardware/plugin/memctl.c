@@ -69,7 +69,7 @@ struct share {
 };
 
 struct sample {
-	int64_t ns; /* of the guest's clock */
+	int64_t ns; /* of the guest's clock, -1 where that are instructions */
 	struct share share;
 };
 
@@ -249,6 +249,11 @@ static struct count *page_of(struct process *of, uint64_t number)
 
 /* Counting. */
 
+static int64_t now(void)
+{
+	return &use_icount && use_icount ? -1 : qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
+}
+
 static void take_sample(struct process *of)
 {
 	if (of->samples == MAX_SAMPLES) {
@@ -257,7 +262,7 @@ static void take_sample(struct process *of)
 		of->samples = MAX_SAMPLES / 2;
 		of->window *= 2;
 	}
-	of->sample[of->samples] = (struct sample){ qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL), of->share };
+	of->sample[of->samples] = (struct sample){ now(), of->share };
 	__atomic_store_n(&of->samples, of->samples + 1, __ATOMIC_RELEASE);
 	of->left = of->window;
 }

@@ -69,6 +69,8 @@ size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *to, size
 /* QEMU's own, not of the interface, but exported since 7.2 at least: the guest's clock. */
 enum { QEMU_CLOCK_VIRTUAL = 1 };
 int64_t qemu_clock_get_ns(int type);
+/* Not 0 with -icount: then the clock cannot be read in the middle of translated code, and QEMU ends when one does. */
+extern int use_icount __attribute__((weak));
 
 /* The same: something to be done by a CPU's thread, where the interface expects to be called. */
 struct cpu_state;
