@@ -211,8 +211,8 @@ def test_a_large_trace_is_quick() -> None:
     block = run.events[(run.events["time"] >= touch.start_ns) & (run.events["time"] <= touch.end_ns)]
     many = np.tile(block, 240_000 // len(block))
     many["time"] = np.linspace(touch.start_ns, touch.end_ns, len(many)).astype(np.uint64)
-    began = time.perf_counter()
+    began = time.process_time()  # a host that is busy with guests is no slower at this
     story = told(replace(run, events=many, probes=None))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert "faults more went the same way" in story
     assert len(story.splitlines()) < 200
