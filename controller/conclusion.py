@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from controller import evidence, machine, overhead, session
 from controller.analysis.model import (
-    Accesses,
     CaseInput,
     Clock,
-    Counted,
     Evidence,
-    KernelCounted,
     Machine,
-    PageCounted,
     ProbeStatus,
 )
 from controller.evidence import RunFolder
@@ -27,7 +23,6 @@ from controller.experiment import ProbeSet
 from controller.plan import Plan
 from controller.session import Recording
 from controller.workloads.memtoy import output
-from provision.guest.memctl import Seen
 from provision.host.cache import Cache
 from provision.host.errors import GuestLost, UserError
 from provision.host.progress import Progress
@@ -87,20 +82,6 @@ def _run(plan: Plan, parts: machine.Parts, cache: Cache, progress: Progress, roo
     return Conclusion(folder.path, concluded[0], concluded[1], lost)
 
 
-def _accesses(seen: Seen | None) -> Accesses | None:
-    if seen is None:
-        return None
-    return Accesses(
-        user=tuple(Counted(*one) for one in seen.user),
-        kernel=tuple(KernelCounted(*one) for one in seen.kernel),
-        pages=tuple(PageCounted(*one) for one in seen.pages),
-        series={table: tuple((s.ns, s.local, s.remote) for s in samples) for table, samples in seen.series.items()},
-        periods=seen.periods,
-        overflow=seen.overflow,
-        tables=seen.tables,
-    )
-
-
 def gather(recording: Recording, events: Events | None) -> Evidence:
     """The recording as the analysis wants it."""
     cases = tuple(
@@ -112,7 +93,7 @@ def gather(recording: Recording, events: Events | None) -> Evidence:
             counters=record.counters,
             title=record.case.title,
             status=record.status,
-            accesses=_accesses(record.accesses),
+            accesses=record.accesses,
         )
         for record in recording.cases
     )

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from controller.analysis.model import Accesses, AccessFinding, CaseInput, PageAccess, PageTable
+from controller.analysis.model import AccessFinding, CaseInput, PageAccess, PageTable
 from controller.analysis.segments import moving
 from controller.workloads.memtoy.output import TouchResult
+
+if TYPE_CHECKING:
+    from provision.guest.memctl import Seen
 
 MAX_PAGES = 64
 """Pages for which the report has both sides; those that disagree come first."""
 
 
-def _own(seen: Accesses, table: PageTable) -> int | None:
+def _own(seen: Seen, table: PageTable) -> int | None:
     """The page table of the process whose pages the case is about; None when it accessed none of them."""
     ours = {int(address) for address in table.address}
     by: Counter[int] = Counter()
@@ -76,7 +80,7 @@ def finding(case: CaseInput, table: PageTable) -> AccessFinding | None:
     )
 
 
-def _pages(seen: Accesses, own: int | None, table: PageTable, settled: int) -> list[PageAccess]:
+def _pages(seen: Seen, own: int | None, table: PageTable, settled: int) -> list[PageAccess]:
     """Both sides of each page that the kernel is known to have left somewhere, and that was accessed after that."""
     counted: dict[int, dict[int, tuple[int, int]]] = {}
     for page in seen.pages:

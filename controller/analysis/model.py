@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from provision.hardware.qemu import Clock as Clock
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from controller.workloads.memtoy.output import CommandResult
+    from provision.guest.memctl import Seen
 
 
 class Mechanism(StrEnum):
@@ -62,50 +63,6 @@ class Expectation:
     mechanism: Mechanism
 
 
-class Counted(NamedTuple):
-    """Accesses of a process (by the address of its page table, 0: unknown) from a CPU to a node, -1: nowhere known."""
-
-    table: int
-    cpu: int
-    node: int
-    reads: int
-    writes: int
-
-
-class KernelCounted(NamedTuple):
-    """Accesses of the kernel."""
-
-    cpu: int
-    node: int
-    reads: int
-    writes: int
-
-
-class PageCounted(NamedTuple):
-    """Accesses of a process to a page on a node, in the last period of counting in which there were any."""
-
-    table: int
-    address: int
-    node: int
-    reads: int
-    writes: int
-    period: int
-
-
-@dataclass(frozen=True)
-class Accesses:
-    """What the memory controller saw of a case. `series`: by page table, (ns or -1, accesses until then to the own node, and
-    to others); `overflow`: accesses that found no room; `tables`: whether processes are told apart."""
-
-    user: tuple[Counted, ...]
-    kernel: tuple[KernelCounted, ...]
-    pages: tuple[PageCounted, ...]
-    series: Mapping[int, tuple[tuple[int, int, int], ...]]
-    periods: int
-    overflow: int = 0
-    tables: bool = True
-
-
 @dataclass(frozen=True)
 class CaseInput:
     """One case as it was run. `counters`: change of /proc/vmstat over it; `status`: memtoy's exit status. `accesses`: None
@@ -118,7 +75,7 @@ class CaseInput:
     counters: Mapping[str, int] = field(default_factory=dict)
     title: str = ""
     status: int | None = 0
-    accesses: Accesses | None = None
+    accesses: Seen | None = None
 
 
 @dataclass(frozen=True)

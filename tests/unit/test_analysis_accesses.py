@@ -9,17 +9,14 @@ import pytest
 
 from controller.analysis import accesses
 from controller.analysis.model import (
-    Accesses,
     AccessFinding,
     CaseInput,
-    Counted,
-    KernelCounted,
     PageAccess,
-    PageCounted,
     PageTable,
 )
 from controller.report import figures, picture
 from controller.workloads.memtoy import output
+from provision.guest.memctl import Count, KernelCount, PageCount, Sample, Seen
 
 OWN, OTHER = 0x5000, 0x9000
 START = 0x7F0000000000
@@ -42,7 +39,7 @@ LAZY = (touch(), MOVE, touch(), touch())
 """Written, given to another node, moved by a touch, read back: three periods of counting."""
 
 
-def case(seen: Accesses | None, lines: tuple[str, ...] = LAZY) -> CaseInput:
+def case(seen: Seen | None, lines: tuple[str, ...] = LAZY) -> CaseInput:
     return CaseInput("c", "", tuple(output.read(list(lines))), accesses=seen)
 
 
@@ -55,17 +52,18 @@ def table(*after: int) -> PageTable:
     return PageTable(address, before, np.array(after, np.int16), no, no, moves, by, none, none)
 
 
-def seen(*pages: PageCounted, periods: int = 3, overflow: int = 0) -> Accesses:
-    user = (Counted(OWN, 1, 2, 10, 1), Counted(OWN, 3, 2, 5, 0), Counted(OWN, 1, 1, 0, 4), Counted(OTHER, 0, 0, 99, 99))
-    kernel = (KernelCounted(0, 1, 2, 3), KernelCounted(1, 1, 4, 5))
-    return Accesses(user, kernel, pages, {OWN: ((1, 4, 0), (9, 5, 15)), OTHER: ((1, 1, 1),)}, periods, overflow)
+def seen(*pages: PageCount, periods: int = 3, overflow: int = 0) -> Seen:
+    user = (Count(OWN, 1, 2, 10, 1), Count(OWN, 3, 2, 5, 0), Count(OWN, 1, 1, 0, 4), Count(OTHER, 0, 0, 99, 99))
+    kernel = (KernelCount(0, 1, 2, 3), KernelCount(1, 1, 4, 5))
+    series = {OWN: (Sample(1, 4, 0), Sample(9, 5, 15)), OTHER: (Sample(1, 1, 1),)}
+    return Seen(4, periods, True, overflow, user, kernel, series, pages)
 
 
-def page(index: int, node: int, period: int = 3, table: int = OWN, reads: int = 512) -> PageCounted:
-    return PageCounted(table, START + 4096 * index, node, reads, 0, period)
+def page(index: int, node: int, period: int = 3, table: int = OWN, reads: int = 512) -> PageCount:
+    return PageCount(table, START + 4096 * index, node, reads, 0, period)
 
 
-def found(given: Accesses, *after: int, lines: tuple[str, ...] = LAZY) -> AccessFinding:
+def found(given: Seen, *after: int, lines: tuple[str, ...] = LAZY) -> AccessFinding:
     result = accesses.finding(case(given, lines), table(*after))
     assert result is not None
     return result
