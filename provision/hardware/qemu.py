@@ -45,6 +45,9 @@ KERNEL_PARAMETERS = (
     "mitigations=off",
     # Moves by balancing would be mixed up with the ones under test; a run that wants it turns it on.
     "numa_balancing=disable",
+    # A busy host can stop a guest's processors for half a minute, while its clock goes on. To the kernel that is a lockup of
+    # its own after twice 10 s (kernel/watchdog.c). For RCU's stalls init does the same.
+    "watchdog_thresh=60",
 )
 
 TCG_PARAMETERS = (

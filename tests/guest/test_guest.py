@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from provision.hardware import topology as topologies
 from provision.host.deadline import Deadline
 from provision.host.errors import GuestLost, Loss
 from tests.guest.conftest import Lab, opened
+from tests.guest.kernel_log import complaints
 
 
 def guests(work: Path) -> str:
@@ -51,6 +54,19 @@ def test_a_command_that_takes_too_long_is_ended_in_the_guest(lab: Lab) -> None:
 def test_a_command_s_status_and_streams_come_back(lab: Lab) -> None:
     done = lab.run("echo out; echo err >&2; exit 7")
     assert (done.status, done.out, done.err) == (7, "out\n", "err\n")
+
+
+def test_a_host_that_stops_it_for_a_while_is_no_stall_of_its_kernel(tmp_path: Path) -> None:
+    """26 s: RCU's usual patience is 21, and the lockup detector's 20, which a CPU that is busy has to see."""
+    with opened(tmp_path) as lab:
+        lab.run("setsid sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null & true").expect()
+        pid = int(guests(tmp_path))
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(26)
+        os.kill(pid, signal.SIGCONT)
+        # The detectors look every few seconds.
+        lab.run("sleep 5").expect()
+        assert complaints(lab) == []
 
 
 def test_two_nodes(tmp_path: Path) -> None:
