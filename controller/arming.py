@@ -131,6 +131,7 @@ def _spec(plan: Plan, parts: machine.Parts, accel: Accelerator, work: Path, name
         features=plan.options.features,
         # Not what is saved: a plugin is no part of a guest's state, and a fork has its own.
         count_accesses=plan.options.count_accesses and "keep" not in more,
+        latency=plan.options.latency if "keep" not in more else None,
         **more,
     )
 

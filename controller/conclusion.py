@@ -125,6 +125,7 @@ def gather(recording: Recording, events: Events | None) -> Evidence:
         undecided=tuple(recording.undecided),
         warnings=tuple(recording.warnings),
         overhead=recording.overhead,
+        latency=recording.latency,
     )
 
 

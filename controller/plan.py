@@ -11,7 +11,7 @@ from guest_kernel import identity
 from provision.guest import accelerator
 from provision.guest.network import Net
 from provision.hardware import topology as topologies
-from provision.hardware.qemu import Accelerator, Clock
+from provision.hardware.qemu import Accelerator, Clock, Latency
 from provision.hardware.topology import Topology
 from provision.host.errors import UserError
 
@@ -27,7 +27,8 @@ class Options:
     """What a person may choose for a run. `timeout` bounds each case's workload, in seconds of an idle host.
 
     `boot`: do not fork a template. None: as the experiment says, or as its size suggests. `features`: what the guest's
-    processor has beside those of its model, in QEMU's words. `count_accesses`: by the memory-controller plugin.
+    processor has beside those of its model, in QEMU's words. `count_accesses`: by the memory-controller plugin; `latency`:
+    which has them take as long as the topology says, too.
     """
 
     kernel: str | None = None
@@ -41,6 +42,7 @@ class Options:
     boot: bool = False
     features: tuple[str, ...] = ()
     count_accesses: bool = False
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,9 @@ def plan(experiment: Experiment, options: Options) -> Plan:
         raise UserError(
             f"{options.ring_pages} is not a power of two", where="--ring-pages", hint="a ring has 1, 2, 4, ... pages"
         )
-    if options.clock is Clock.INSN and accelerator.from_environment() is Accelerator.KVM:
-        raise accelerator.cannot_count()
-    if options.count_accesses and accelerator.from_environment() is Accelerator.KVM:
-        raise accelerator.cannot_watch()
     kernel = identity.parse(options.kernel or experiment.kernel)
     topology = topologies.load(options.topology or experiment.topology)
+    check_counting(options, topology)
     facts = memtoy_script.TopologyFacts(
         nodes={n.id: n.memory_mb * 2**20 for n in topology.nodes},
         cpus=frozenset(cpu for n in topology.nodes for cpu in n.cpus),
@@ -83,3 +82,22 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     small = memory is not None and memory <= STEPS_PAGES * 4096
     probes = options.probes or experiment.probes or (ProbeSet.STEPS if small else ProbeSet.FULL)
     return Plan(experiment, kernel, topology, probes, options, memory)
+
+
+def check_counting(options: Options, topology: Topology) -> None:
+    """UserError when what is to be counted, or felt, cannot be in a guest of these options."""
+    if options.latency is not None and options.clock is not Clock.INSN:
+        raise UserError(
+            "how long memory takes is felt on the instruction clock only", where="--latency", hint="add --clock insn"
+        )
+    if accelerator.from_environment() is Accelerator.KVM:
+        if options.clock is Clock.INSN:
+            raise accelerator.cannot_count()
+        if options.count_accesses:
+            raise accelerator.cannot_watch()
+    if options.latency is not None and topology.performance is None:
+        raise UserError(
+            f"topology {topology.name} does not say how long memory takes",
+            where="--latency",
+            hint="add latency_ns to it, or take another (mof topology list)",
+        )

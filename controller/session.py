@@ -17,13 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller import arming, machine
+from controller import arming, latency, machine
 from controller.agent import Counts
+from controller.analysis.model import LatencyProof
 from controller.arming import Standing
 from controller.evidence import RunFolder
 from controller.experiment import Case, Experiment, ProbeSet
 from controller.plan import Plan
 from controller.shell import Shell
+from controller.workloads import program
 from provision.guest import snapshot
 from provision.guest.guest import Guest
 from provision.guest.memctl import Seen
@@ -70,6 +72,7 @@ class Recording:
     machine: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     overhead: Mapping[str, float] | None = None
+    latency: LatencyProof | None = None
     undecided: list[str] = field(default_factory=list)
 
 
@@ -96,6 +99,7 @@ def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording,
             standing = _stand(stack, plan, parts, cache, recording, progress, timings)
             timings |= standing.timings
             _note_machine(standing, plan, recording)
+            _prove_latency(standing, plan, cache, recording, progress)
             suspended = _suspended()
             for case in plan.experiment.cases:
                 progress.step(f"{case.name}: {case.title}")
@@ -180,6 +184,20 @@ def _note_machine(standing: Standing, plan: Plan, recording: Recording) -> None:
     )
 
 
+def _prove_latency(standing: Standing, plan: Plan, cache: Cache, recording: Recording, progress: Progress) -> None:
+    """Nothing where memory is to take no time."""
+    memory, wanted = standing.guest.memory, plan.options.latency
+    if memory is None or wanted is None:
+        return
+    progress.step("does the guest feel how long memory takes? trying it")
+    known = program.ensure(cache, latency.PROGRAM, progress)
+    proof = latency.prove(standing.shell, memory, plan.topology, wanted, known)
+    if not proof.felt:
+        recording.warnings.append(f"times are without the memory's latency, which is only modelled: {proof.why}")
+    recording.latency = proof
+    recording.folder.record(latency=asdict(proof))
+
+
 def _suspended() -> float:
     """Seconds that this host has slept since it booted (clock_gettime(2): CLOCK_BOOTTIME counts them)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -218,6 +236,8 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
         memory = standing.guest.memory
         if memory is not None:
             memory.clear()
+            if plan.options.latency is not None:
+                memory.on()  # everything takes its time, not only what memtoy would mark
         deadline = Deadline.patient(plan.options.timeout)
         if plan.options.clock is Clock.INSN:
             command, follow = _undisturbed(remote, plan), _Followed(standing.guest)
@@ -244,8 +264,8 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
 
 
 def _flags(plan: Plan) -> str:
-    """memtoy's: it marks what is to be counted where somebody counts."""
-    return "-j -a" if plan.options.count_accesses else "-j"
+    """memtoy's: it marks what is to be counted where somebody counts, and not everything is counted."""
+    return "-j -a" if plan.options.count_accesses and plan.options.latency is None else "-j"
 
 
 def _undisturbed(script: str, plan: Plan) -> str:

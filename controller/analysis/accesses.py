@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from controller.analysis.model import AccessFinding, CaseInput, PageAccess, PageTable
+from controller.analysis.model import AccessFinding, CaseInput, PageAccess, PageTable, RangeAccess, Waiting
 from controller.analysis.segments import moving
-from controller.workloads.memtoy.output import TouchResult
+from controller.workloads.memtoy.output import MapResult, TouchResult
 
 if TYPE_CHECKING:
-    from provision.guest.memctl import Seen
+    from provision.guest.memctl import Seen, Series
 
 MAX_PAGES = 64
 """Pages for which the report has both sides; those that disagree come first."""
@@ -65,18 +65,45 @@ def finding(case: CaseInput, table: PageTable) -> AccessFinding | None:
     touches = sum(isinstance(done.result, TouchResult) for done in case.results)
     settled = _settled(case) if seen.periods == touches else None
     pages = _pages(seen, own, table, settled) if settled is not None else []
-    series = seen.series.get(own, ()) if own is not None else ()
+    series = seen.series.get(own) if own is not None else None
+    samples = series.samples if series is not None else ()
     return AccessFinding(
         by_node=dict(sorted(by_node.items())),
         kernel=dict(sorted(kernel.items())),
-        local=series[-1][1] if series else 0,
-        remote=series[-1][2] if series else 0,
+        local=samples[-1].local if samples else 0,
+        remote=samples[-1].remote if samples else 0,
         judged=len(pages),
         agree=sum(page.agrees for page in pages),
         pages=tuple(sorted(pages, key=lambda page: (page.agrees, page.address))[:MAX_PAGES]),
-        series=tuple(series),
+        series=samples,
+        ranges=_ranges(case, series) if series is not None else (),
+        waiting=_waiting(seen),
         lost=seen.overflow,
         told_apart=seen.tables,
+    )
+
+
+def _ranges(case: CaseInput, series: Series) -> tuple[RangeAccess, ...]:
+    """Ranges of addresses, with the segment in which the whole of one lies."""
+    segments = [done.result for done in case.results if isinstance(done.result, MapResult)]
+    size = series.range_bytes
+
+    def segment(start: int) -> str:
+        inside = (s.segment for s in segments if s.address <= start and start + size <= s.address + s.length)
+        return next(inside, "")
+
+    return tuple(RangeAccess(segment(start), start, size, shares) for start, shares in sorted(series.ranges.items()))
+
+
+def _waiting(seen: Seen) -> Waiting | None:
+    if seen.waited is None:
+        return None
+    spent = seen.waited.spent
+    lines: Counter[int] = Counter()
+    for one in seen.waited.fetched:
+        lines[one.node] += one.lines
+    return Waiting(
+        sum(one.stall_ns for one in spent), sum(one.instructions for one in spent), dict(sorted(lines.items()))
     )
 
 

@@ -219,7 +219,7 @@ def finding(case: CaseInput, evidence: Evidence, run_issues: Sequence[Issue] = (
         from_node=facts.from_node,
         to_node=facts.to_node,
         contents=facts.contents,
-        cost_per_page=cost.cost(alone, mechanism, migrated, its_own, evidence.clock),
+        cost_per_page=cost.cost(alone, mechanism, migrated, its_own, evidence.clock, evidence.unit),
         table=table,
         steps=pages.steps(
             alone, table, its_own, seen.own if recorded else None, seen.own_columns if recorded else None

@@ -7,11 +7,9 @@ from controller.analysis.moves import Moves
 from controller.analysis.segments import faulting, lazy, moving
 from controller.workloads.memtoy.output import CommandResult, MbindResult, MigrateResult, TouchResult
 
-UNITS = {Clock.WALL: "ns", Clock.INSN: "instructions"}
 
-
-def cost(case: CaseInput, mechanism: Mechanism, moved: int, own: Moves, clock: Clock) -> Cost:
-    """Per page moved.
+def cost(case: CaseInput, mechanism: Mechanism, moved: int, own: Moves, clock: Clock, unit: str) -> Cost:
+    """Per page moved, in the unit of the guest's clock.
 
     direct: the mbind calls that move. lazy: the mbind calls that unmap, and the touches (or locating by get_mempolicy)
     within which pages moved, or, without events, the first after each such mbind. manual: the migrate_pages(2) calls, over
@@ -20,7 +18,6 @@ def cost(case: CaseInput, mechanism: Mechanism, moved: int, own: Moves, clock: C
     On the instruction clock what counts is how long the thread ran, one nanosecond an instruction: while it waits (for
     an RCU grace period, say) guest time passes without an instruction of its own.
     """
-    unit = UNITS[clock]
     total, parts = 0, []
     waiting = False
     for done in case.results:

@@ -120,6 +120,25 @@ class ProbeStatus:
 
 
 @dataclass(frozen=True)
+class Felt:
+    """How long a load took in the guest that had to wait for memory, in ns, beside what the topology says."""
+
+    initiator: int
+    target: int
+    configured_ns: float
+    felt_ns: float
+
+
+@dataclass(frozen=True)
+class LatencyProof:
+    """Whether the guest's clock feels how long memory takes, tried before anything was measured; `why` not."""
+
+    felt: bool
+    why: str
+    pairs: tuple[Felt, ...]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a run left behind.
 
@@ -145,6 +164,14 @@ class Evidence:
     warnings: tuple[str, ...] = ()
     overhead: Mapping[str, float] | None = None
     """What these probes cost on this kernel, if that was measured: the fields of controller.overhead.Overhead."""
+    latency: LatencyProof | None = None
+    """None where memory takes no time, as usual."""
+
+    @property
+    def unit(self) -> str:
+        """What the guest's clock counts."""
+        counts = self.clock is Clock.INSN and not (self.latency is not None and self.latency.felt)
+        return "instructions" if counts else "ns"
 
 
 class PageState(StrEnum):
@@ -220,11 +247,33 @@ class PageAccess:
 
 
 @dataclass(frozen=True)
+class RangeAccess:
+    """Accesses to a range of addresses: (local, remote) since the last sample, for each sample. `segment`: that of the case
+    in which it lies, "" for none."""
+
+    segment: str
+    start: int
+    length: int
+    shares: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What processes, and the kernel for them, waited for memory, as the model has it: ns of all CPUs together, beside their
+    instructions; `lines`: how many were fetched, by node."""
+
+    stall_ns: int
+    instructions: int
+    lines: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class AccessFinding:
     """What the memory controller shows of a case.
 
     `by_node`, `kernel`: (reads, writes) of the case's process and of the kernel. `judged`: pages of which both speak,
     `agree`: those of which they say the same; `pages`: some of them. `series`: (ns, local, remote), and the last of these.
+    `ranges`: the same by range of addresses, from the lowest on. `waiting`: None where memory takes no time.
     """
 
     by_node: Mapping[int, tuple[int, int]]
@@ -235,6 +284,8 @@ class AccessFinding:
     agree: int
     pages: tuple[PageAccess, ...]
     series: tuple[tuple[int, int, int], ...]
+    ranges: tuple[RangeAccess, ...]
+    waiting: Waiting | None
     lost: int
     told_apart: bool
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from controller.analysis import case as cases
 from controller.analysis import conservation
-from controller.analysis.model import AccessFinding, CaseFinding, Contents, Evidence, Findings, Outcome
+from controller.analysis.model import (
+    AccessFinding,
+    CaseFinding,
+    Contents,
+    Evidence,
+    Findings,
+    LatencyProof,
+    Outcome,
+    Waiting,
+)
 
 SCHEMA = 1
 
@@ -121,7 +130,30 @@ def _accesses_json(seen: AccessFinding | None) -> dict[str, Any] | None:
         "pages_agree": seen.agree,
         "lost": seen.lost,
         "series": [list(sample) for sample in seen.series],
+        "waiting": _waiting_json(seen.waiting),
     }
+
+
+def _waiting_json(seen: Waiting | None) -> dict[str, Any] | None:
+    """What the model has had processes wait for memory; None where memory takes no time."""
+    if seen is None:
+        return None
+    return {
+        "stall_ns": seen.stall_ns,
+        "instructions": seen.instructions,
+        "lines": {str(node): lines for node, lines in seen.lines.items()},
+    }
+
+
+def _latency_json(proof: LatencyProof | None) -> dict[str, Any] | None:
+    """Whether the guest's times have the memory's in them; None where memory takes no time."""
+    if proof is None:
+        return None
+    tried = [
+        {"initiator": one.initiator, "target": one.target, "configured_ns": one.configured_ns, "felt_ns": one.felt_ns}
+        for one in proof.pairs
+    ]
+    return {"kind": "felt" if proof.felt else "modelled", "why": proof.why, "tried": tried}
 
 
 def verdict_json(findings: Findings, *, lost: str = "") -> dict[str, Any]:
@@ -139,6 +171,7 @@ def verdict_json(findings: Findings, *, lost: str = "") -> dict[str, Any]:
         "clock": evidence.clock.value,
         "qemu": evidence.qemu,
         "topology": evidence.topology,
+        "latency": _latency_json(evidence.latency),
         "probes": {
             "attached": list(probes.attached) if probes else [],
             "unavailable": dict(probes.unavailable) if probes else {},

@@ -13,7 +13,7 @@ import typer
 from controller.cli.progress import for_stream
 from controller.experiment import ProbeSet
 from provision.guest.network import Net
-from provision.hardware.qemu import Clock
+from provision.hardware.qemu import Clock, Latency
 
 if TYPE_CHECKING:
     from controller.conclusion import Conclusion
@@ -50,6 +50,12 @@ RingPages = Annotated[
 Memory = Annotated[
     bool, typer.Option("--memory", help="Count what is really read and written, and on which node (TCG).")
 ]
+LatencyOption = Annotated[
+    bool,
+    typer.Option(
+        "--latency", help="Have memory take as long as the topology says; with --clock insn; counts as --memory does."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the verdict as JSON and nothing else.")]
 
 
@@ -74,12 +80,14 @@ def demo(
     repeat: Repeat = 1,
     jobs: Jobs = None,
     memory: Memory = False,
+    latency: LatencyOption = False,
     as_json: Json = False,
 ) -> int:
     """Move eight pages between nodes, directly and lazily, and show how."""
     return run(
-        "demo", kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot, repeat, jobs, memory, as_json
-    )
+        "demo", kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot, repeat, jobs, memory, latency,
+        as_json,
+    )  # fmt: skip
 
 
 def run(
@@ -96,6 +104,7 @@ def run(
     repeat: Repeat = 1,
     jobs: Jobs = None,
     memory: Memory = False,
+    latency: LatencyOption = False,
     as_json: Json = False,
 ) -> int:
     """Run an experiment in a guest of its own and keep the evidence."""
@@ -107,7 +116,19 @@ def run(
 
     plan = plans.plan(
         experiments.load(experiment),
-        plans.Options(kernel, topology, probes, net, ssh_port, timeout, ring_pages, clock, boot, count_accesses=memory),
+        plans.Options(
+            kernel,
+            topology,
+            probes,
+            net,
+            ssh_port,
+            timeout,
+            ring_pages,
+            clock,
+            boot,
+            count_accesses=memory or latency,
+            latency=Latency() if latency else None,
+        ),
     )
     if repeat > 1:
         return _many(plan, repeat, jobs, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controller.analysis.model import AccessFinding, CaseFinding, Cost
+from controller.analysis.model import AccessFinding, CaseFinding, Cost, LatencyProof
 
 
 def cost(one: Cost) -> str:
@@ -52,4 +52,16 @@ def accesses(seen: AccessFinding) -> str:
     parts = [f"{100 * seen.local / total:.1f} % local"] if total else []
     if seen.judged:
         parts.append(f"{seen.agree:,} of {seen.judged:,} pages where the kernel says")
+    if seen.waiting is not None:
+        parts.append(f"waited {seen.waiting.stall_ns / 1e6:,.3f} ms for {sum(seen.waiting.lines.values()):,} lines")
     return "; ".join([*parts, f"reads/writes by node {by_node(seen.by_node) or 'none'}"])
+
+
+def latency(proof: LatencyProof) -> str:
+    """What the guest felt of the memory's latency when that was tried, and what its times are therefore."""
+    tried = ", ".join(
+        f"node {one.initiator} to {one.target} {one.felt_ns:.2f} of {one.configured_ns:g} ns" for one in proof.pairs
+    )
+    if proof.felt:
+        return f"felt: {tried}"
+    return f"modelled stall time only, not felt: {proof.why}"

@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from controller.analysis.model import AccessFinding, Clock, Findings, Outcome
-from controller.report import figures, picture, trace
+from controller.report import figures, picture, shares, trace
 
 MOST_TRACE_LINES = 20_000
 
@@ -27,6 +27,7 @@ def _facts(findings: Findings, manifest: Mapping[str, Any]) -> list[tuple[str, s
         ("QEMU", evidence.qemu),
         ("accelerator", evidence.accelerator),
         ("clock", "instructions" if evidence.clock is Clock.INSN else "wall"),
+        ("latency", "" if evidence.latency is None else figures.latency(evidence.latency)),
         ("probes", "none" if probes is None else f"{len(probes.attached)} attached"),
         ("not available", "" if probes is None else ", ".join(probes.unavailable)),
         ("events", told),
@@ -55,6 +56,10 @@ def _repeat(findings: Findings, manifest: Mapping[str, Any]) -> str:
         parts += ["--probes", str(probes["set"])]
     if evidence.clock is Clock.INSN:
         parts += ["--clock", "insn"]
+    if evidence.latency is not None:
+        parts.append("--latency")
+    elif any(case.accesses is not None for case in evidence.cases):
+        parts.append("--memory")
     return " ".join(parts)
 
 
@@ -113,7 +118,8 @@ def _accesses(seen: AccessFinding | None) -> dict[str, Any] | None:
             for page in seen.pages
         ],
         "judged": seen.judged,
-        "picture": picture.shares(seen.series),
+        "picture": shares.line(seen.series),
+        "chart": shares.chart(seen.ranges),
     }
 
 
@@ -146,7 +152,7 @@ def render(findings: Findings, story: str, manifest: Mapping[str, Any], *, lost:
         cases=_cases(findings, story),
         warnings=findings.warnings,
         emulated=evidence.clock is Clock.WALL and evidence.accelerator == "tcg",
-        instructions=evidence.clock is Clock.INSN,
+        instructions=evidence.unit == "instructions",
         repeat=_repeat(findings, manifest),
         command=" ".join(str(word) for word in manifest.get("qemu_command", ())),
     )

@@ -8,7 +8,6 @@ many takes longer than all others together.
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -158,44 +157,3 @@ def picture(case: CaseInput, finding: CaseFinding) -> str:
                 x = max(_x(bands, step.time) + 5, 0)
                 out.append(f'<circle class="dot" cx="{x:.1f}" cy="{at[step.node, step.state]:.1f}" r="2.1"/>')
     return "".join(out) + "</svg>"
-
-
-SHARES_WIDTH, SHARES_HEIGHT = 720, 96
-MOST_POINTS = 360
-
-
-def shares(series: Sequence[tuple[int, int, int]]) -> str:
-    """Of the accesses between two samples (ns, local, remote, both since the beginning) those that were local, as an <svg>
-    over the number of accesses; empty when there are none."""
-    step = max(1, len(series) // MOST_POINTS)
-    kept = [(0, 0), *((local, remote) for _, local, remote in series[step - 1 :: step])]
-    if series and kept[-1] != series[-1][1:]:
-        kept.append(series[-1][1:])
-    total = sum(kept[-1])
-    if not total:
-        return ""
-    points = []
-    for (local, remote), (more, other) in itertools.pairwise(kept):
-        done = (more - local) + (other - remote)
-        if done:
-            y = 8 + (SHARES_HEIGHT - 16) * (1 - (more - local) / done)
-            points += [
-                (LABEL_WIDTH + _scaled(local + remote, total), y),
-                (LABEL_WIDTH + _scaled(more + other, total), y),
-            ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    width = LABEL_WIDTH + SHARES_WIDTH + RIGHT
-    return (
-        f'<svg viewBox="0 0 {width} {SHARES_HEIGHT}" width="{width}" height="{SHARES_HEIGHT}" role="img">'
-        f"<title>share of local accesses</title>"
-        f'<text class="cmd" x="4" y="14">all local</text><text class="cmd" x="4" y="{SHARES_HEIGHT - 6}">all remote</text>'
-        f'<rect class="lane" x="{LABEL_WIDTH}" y="4" width="{SHARES_WIDTH}" height="{SHARES_HEIGHT - 8}"/>'
-        f'<polyline fill="none" stroke="currentColor" stroke-width="1.5" points="{line}"/></svg>'
-    )
-
-
-LABEL_WIDTH = 72
-
-
-def _scaled(accesses: int, total: int) -> float:
-    return SHARES_WIDTH * accesses / total

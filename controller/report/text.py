@@ -57,6 +57,8 @@ def _facts(findings: Findings) -> Iterator[str]:
         f"QEMU {evidence.qemu}, {evidence.accelerator}", f"{evidence.clock.value} clock",
     ]  # fmt: skip
     yield from _fitted(" | ".join(machine), 1)
+    if evidence.latency is not None:
+        yield from _fitted(f"memory's latency {figures.latency(evidence.latency)}", 1)
     probes = evidence.probes
     if probes is None:
         yield f"{INDENT}no probes"

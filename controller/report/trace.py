@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from controller.analysis.case import Window, window
-from controller.analysis.model import CaseFinding, CaseInput, Clock, Evidence, Findings
+from controller.analysis.model import CaseFinding, CaseInput, Evidence, Findings
 from controller.analysis.names import error
 from controller.report import phrases
 from controller.report.rows import HEADER, Rows, line
@@ -329,7 +329,7 @@ def _case(case: CaseInput, finding: CaseFinding, evidence: Evidence) -> Iterator
 
 
 def _legend(evidence: Evidence) -> Iterator[str]:
-    unit = "thousands of instructions" if evidence.clock is Clock.INSN else "microseconds"
+    unit = "thousands of instructions" if evidence.unit == "instructions" else "microseconds"
     yield from textwrap.wrap(
         f"Times are {unit} since the first command of a case. Where two pages are involved, frame and node read "
         "old>new. '>' enters a function, '<' leaves it, a bare name is a function that has just done its work, "

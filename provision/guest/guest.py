@@ -22,7 +22,7 @@ from provision.guest.network import Net, Network
 from provision.guest.qmp import Monitor, MonitorError, MonitorGone, connected
 from provision.guest.snapshot import Saved
 from provision.hardware import qemu as command_line
-from provision.hardware.qemu import Accelerator, Clock, MachineSpec, MemoryPlugin, RamFiles, check_version
+from provision.hardware.qemu import Accelerator, Clock, Latency, MachineSpec, MemoryPlugin, RamFiles, check_version
 from provision.hardware.topology import Topology
 from provision.host import process
 from provision.host.cache import Cache
@@ -64,7 +64,7 @@ class GuestSpec:
 
     `keep`: a folder for the guest's memory and swap, which then can be saved (provision.guest.snapshot). `saved`: go on
     with a guest that was, instead of booting; all else has to be as it was then. `count_accesses`: with the memory-controller
-    plugin, which only TCG can have.
+    plugin, which only TCG can have; with `latency` it also has them take their time.
     """
 
     kernel: Path
@@ -82,6 +82,7 @@ class GuestSpec:
     saved: Saved | None = None
     features: tuple[str, ...] = ()
     count_accesses: bool = False
+    latency: Latency | None = None
 
 
 class Guest:
@@ -306,7 +307,7 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
         swap = stack.enter_context(_swap_file(spec))
         stack.callback(_remove_if_empty, log)
         words = stack.enter_context(log.open("wb"))
-        plugin = MemoryPlugin(built, folder / "memctl") if built is not None else None
+        plugin = MemoryPlugin(built, folder / "memctl", spec.latency) if built is not None else None
         with _listening(folder / "qmp") as qmp, _listening(folder / "control") as control:
             machine = MachineSpec(
                 name=spec.name,
@@ -372,6 +373,8 @@ def _mend(said: str) -> str:
         ("annot allocate memory", "choose a smaller topology, or end something that uses memory"),
         ("annot set up guest memory", "choose a smaller topology, or end something that uses memory"),
         ("Failed to get", "another program has the file locked"),
+        ("Could not load plugin", "this QEMU's plugins are of another kind: take 7.2 to 10, or leave --memory out"),
+        ("-plugin: invalid option", "this QEMU was built without plugins: take Debian's, or leave --memory out"),
     ):
         if words in said:
             return mend

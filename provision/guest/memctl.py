@@ -95,7 +95,7 @@ class PageCount(NamedTuple):
 class Sample(NamedTuple):
     """Accesses of a process up to this ns of the guest's clock, to memory of the accessing CPU's own node and of others.
 
-    -1 on the instruction clock, which cannot be read at an access."""
+    -1 where the clock cannot be read at an access; on the instruction clock it is behind by less than a scheduler's tick."""
 
     ns: int
     local: int
@@ -103,8 +103,47 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Series:
+    """A process's accesses over time. `ranges`: by address, of so many bytes each, the accesses since the last sample for
+    every sample, (local, remote)."""
+
+    samples: tuple[Sample, ...]
+    range_bytes: int
+    ranges: Mapping[int, tuple[tuple[int, int], ...]]
+
+
+class Spent(NamedTuple):
+    """What a CPU has spent on processes and on the kernel for them: instructions, and ns of waiting for memory as the
+    model has it."""
+
+    instructions: int
+    stall_ns: int
+
+
+class Fetched(NamedTuple):
+    """How often a CPU had to fetch a line from a node's memory."""
+
+    cpu: int
+    node: int
+    lines: int
+
+
+@dataclass(frozen=True)
+class Waited:
+    """What accesses cost. `problem`: why the guest's clock does not feel it; empty where it does. `spent` by CPU; `laps`:
+    what each CPU had spent when the guest marked a lap. `laps_taken`: more than there are where there was no room."""
+
+    problem: str
+    spent: tuple[Spent, ...]
+    fetched: tuple[Fetched, ...]
+    laps: tuple[tuple[Spent, ...], ...]
+    laps_taken: int
+
+
+@dataclass(frozen=True)
 class Seen:
-    """All that was counted. `tables`: whether processes are told apart. `overflow`: accesses for which there was no room."""
+    """All that was counted. `series` by page table. `tables`: whether processes are told apart. `overflow`: accesses for
+    which there was no room. `waited`: None where accesses have no price."""
 
     interface: int
     periods: int
@@ -112,8 +151,33 @@ class Seen:
     overflow: int
     user: tuple[Count, ...]
     kernel: tuple[KernelCount, ...]
-    series: Mapping[int, tuple[Sample, ...]]
+    series: Mapping[int, Series]
     pages: tuple[PageCount, ...]
+    waited: Waited | None = None
+
+
+def _series(told: Mapping[str, Any]) -> Series:
+    samples: list[Sample] = []
+    ranges: dict[int, list[tuple[int, int]]] = {start: [] for start in told["ranges"]}
+    local = remote = 0
+    for ns, shares in told["samples"]:
+        for row in ranges.values():
+            row.append((0, 0))
+        for index, here, elsewhere in shares:
+            ranges[told["ranges"][index]][-1] = here, elsewhere
+            local, remote = local + here, remote + elsewhere
+        samples.append(Sample(ns, local, remote))
+    return Series(tuple(samples), 1 << told["range_bits"], {start: tuple(row) for start, row in sorted(ranges.items())})
+
+
+def _waited(told: Mapping[str, Any]) -> Waited:
+    return Waited(
+        problem=told["problem"],
+        spent=tuple(Spent(instructions, stall) for _, instructions, stall in told["stall"]),
+        fetched=tuple(Fetched(*one) for one in told["misses"]),
+        laps=tuple(tuple(Spent(*one) for one in lap) for lap in told["laps"]),
+        laps_taken=told["laps_taken"],
+    )
 
 
 class MemoryController:
@@ -144,6 +208,10 @@ class MemoryController:
     def off(self) -> None:
         self._ask("off")
 
+    def model_only(self) -> None:
+        """Leave the guest's clock alone: what accesses cost is added up, and not felt. InfraError while it counts."""
+        self._ask("model")
+
     def clear(self) -> None:
         """Forget everything. InfraError while it counts."""
         self._ask("clear")
@@ -158,6 +226,7 @@ class MemoryController:
             overflow=told["overflow"],
             user=tuple(Count(*one) for one in told["user"]),
             kernel=tuple(KernelCount(*one) for one in told["kernel"]),
-            series={one["table"]: tuple(Sample(*s) for s in one["samples"]) for one in told["series"]},
+            series={one["table"]: _series(one) for one in told["series"]},
             pages=tuple(PageCount(*one) for one in pages),
+            waited=_waited(told["prices"]) if told["prices"] is not None else None,
         )

@@ -103,11 +103,28 @@ class TapNet:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Accesses to memory take as long as the topology says, but those that a model of the node's cache answers: of so many
+    KB, in sets of so many ways; each node has one."""
+
+    cache_kb: int = 1024
+    ways: int = 8
+
+    def __post_init__(self) -> None:
+        """ValueError where there is no such cache: lines have 64 bytes, and there are 1, 2, 4, ... sets."""
+        sets, rest = divmod(self.cache_kb * 16, self.ways) if 1 <= self.ways <= 64 else (0, 0)
+        if rest or sets < 1 or sets & (sets - 1):
+            raise ValueError(f"no cache has {self.cache_kb} KB in {self.ways} ways")
+
+
+@dataclass(frozen=True)
 class MemoryPlugin:
-    """The memory-controller plugin (provision/hardware/plugin), and the path of the socket that it is to listen at."""
+    """The memory-controller plugin (provision/hardware/plugin), and the path of the socket that it is to listen at.
+    `latency`: None where it counts only."""
 
     path: Path
     socket: Path
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,8 @@ def kernel_command_line(spec: MachineSpec) -> str:
 def arguments(spec: MachineSpec) -> list[str]:
     """QEMU's arguments, without the program itself.
 
-    ValueError when the accelerator is not decided, or cannot count instructions or accesses and is to.
+    ValueError when the accelerator is not decided, or cannot count instructions or accesses and is to, or when accesses are
+    to take as long as the topology does not say.
     """
     if spec.plugin is not None and spec.accelerator is not Accelerator.TCG:
         raise ValueError("only TCG has plugins")
@@ -219,6 +237,13 @@ def _plugin(topology: Topology, plugin: MemoryPlugin) -> list[str]:
         *(f"memory={start:x}+{size:x}={node}" for start, size, node in pieces),
         f"direct={DIRECT_MAP:x}+{last + size:x}",
     ]
+    if plugin.latency is not None:
+        if topology.performance is None:
+            raise ValueError("the topology does not say how fast memory is")
+        table = topology.performance.latency_ns
+        prices = [(i, t, ns) for i, row in enumerate(table) for t, ns in enumerate(row) if ns is not None]
+        options += [f"price={initiator}:{target}={ns}" for initiator, target, ns in prices]
+        options.append(f"cache={plugin.latency.cache_kb}/{plugin.latency.ways}")
     return ["-plugin", ",".join(options)]
 
 

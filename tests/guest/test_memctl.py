@@ -65,8 +65,14 @@ def test_every_load_and_store_is_counted_and_none_besides(known: Known, node: in
     assert sum(one.reads for one in seen.pages) == loads
     assert sum(one.writes for one in seen.pages) == stores
     if loads or stores:
-        ((*_, last),) = seen.series.values()
+        (series,) = seen.series.values()
+        last = series.samples[-1]
         assert (last.local, last.remote) == ((loads + stores, 0) if node == 1 else (0, loads + stores))
+        # As many ranges as there is room for, of one page where there are few.
+        counted = {start: sum(map(sum, shares)) for start, shares in series.ranges.items()}
+        assert sum(counted.values()) == loads + stores
+        assert series.range_bytes == (4096 if len(pages) <= 128 else 32768)
+        assert all(address - series.range_bytes < start < address + (4 << 20) for start in counted)
 
 
 def test_the_kernel_s_accesses_are_apart_and_the_copying_of_a_page_is_among_them(known: Known) -> None:

@@ -13,10 +13,11 @@ from controller.analysis.model import (
     CaseInput,
     PageAccess,
     PageTable,
+    RangeAccess,
 )
-from controller.report import figures, picture
+from controller.report import figures, shares
 from controller.workloads.memtoy import output
-from provision.guest.memctl import Count, KernelCount, PageCount, Sample, Seen
+from provision.guest.memctl import Count, KernelCount, PageCount, Sample, Seen, Series
 
 OWN, OTHER = 0x5000, 0x9000
 START = 0x7F0000000000
@@ -55,7 +56,11 @@ def table(*after: int) -> PageTable:
 def seen(*pages: PageCount, periods: int = 3, overflow: int = 0) -> Seen:
     user = (Count(OWN, 1, 2, 10, 1), Count(OWN, 3, 2, 5, 0), Count(OWN, 1, 1, 0, 4), Count(OTHER, 0, 0, 99, 99))
     kernel = (KernelCount(0, 1, 2, 3), KernelCount(1, 1, 4, 5))
-    series = {OWN: (Sample(1, 4, 0), Sample(9, 5, 15)), OTHER: (Sample(1, 1, 1),)}
+    of = {START - 4096: ((0, 0), (0, 3)), START: ((4, 0), (1, 12))}
+    series = {
+        OWN: Series((Sample(1, 4, 0), Sample(9, 5, 15)), 4096, of),
+        OTHER: Series((Sample(1, 1, 1),), 4096, {0: ((1, 1),)}),
+    }
     return Seen(4, periods, True, overflow, user, kernel, series, pages)
 
 
@@ -129,8 +134,33 @@ def test_in_words_and_as_a_picture() -> None:
     assert figures.accesses(got) == (
         "25.0 % local; 1 of 1 pages where the kernel says; reads/writes by node 1: 0/4, 2: 15/1"
     )
-    drawn = picture.shares(got.series)
+    drawn = shares.line(got.series)
     assert drawn.startswith("<svg")
     # All local, then one of sixteen.
     assert 'points="72.0,8.0 216.0,8.0 216.0,83.0 792.0,83.0"' in drawn
-    assert picture.shares(()) == ""
+    assert shares.line(()) == ""
+
+
+def test_ranges_of_addresses_and_the_segments_they_lie_in() -> None:
+    where = line("map", seg="a", address=hex(START), length=8192, shared=False)
+    got = found(seen(page(0, 2)), 2, lines=(where, *LAZY))
+    assert [(one.segment, one.start, one.shares) for one in got.ranges] == [
+        ("", START - 4096, ((0, 0), (0, 3))),
+        ("a", START, ((4, 0), (1, 12))),
+    ]
+    drawn = shares.chart(got.ranges)
+    # Below the segment nothing was accessed at first.
+    assert drawn.count("<title>") == 4
+    assert "100.0 % of 4 local" in drawn
+    assert "7.7 % of 13 local" in drawn
+    assert f"a {START:x}" in drawn
+    assert shares.chart(()) == ""
+
+
+def test_many_ranges_and_samples_are_drawn_as_fewer() -> None:
+    ranges = [RangeAccess("a", START + 4096 * i, 4096, ((1, 1),) * 512) for i in range(128)]
+    drawn = shares.chart(ranges)
+    assert drawn.count('class="cmd"') == 32
+    # 512 samples are six to a column, and the last is smaller.
+    assert drawn.count("50.0 % of 48 local") == 32 * 85
+    assert drawn.count("50.0 % of 16 local") == 32

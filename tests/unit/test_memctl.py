@@ -16,9 +16,19 @@ import pytest
 from controller import plan as plans
 from controller.experiment import load
 from provision.guest import memctl
-from provision.guest.memctl import Count, KernelCount, MemoryController, PageCount, Sample
+from provision.guest.memctl import (
+    Count,
+    Fetched,
+    KernelCount,
+    MemoryController,
+    PageCount,
+    Sample,
+    Series,
+    Spent,
+    Waited,
+)
 from provision.hardware import qemu, topology
-from provision.hardware.qemu import Accelerator, MemoryPlugin
+from provision.hardware.qemu import Accelerator, Clock, Latency, MemoryPlugin
 from provision.hardware.topology import Node, Topology
 from provision.host.cache import Cache
 from provision.host.errors import InfraError, UserError
@@ -60,6 +70,48 @@ def test_qemu_is_told_where_cpus_and_memory_are() -> None:
     assert "-plugin" not in qemu.arguments(SPEC)
 
 
+def test_qemu_is_told_what_each_access_costs() -> None:
+    slow = topology.load("slow-tier")
+    plugin = dataclasses.replace(PLUGIN, latency=Latency(cache_kb=256, ways=4))
+    told = qemu.arguments(dataclasses.replace(SPEC, topology=slow, plugin=plugin))
+    options = told[told.index("-plugin") + 1].split(",")
+    assert slow.performance is not None
+    prices = [one for one in options if one.startswith("price=")]
+    assert prices == [
+        f"price={initiator}:{target}={ns}"
+        for initiator, row in enumerate(slow.performance.latency_ns)
+        for target, ns in enumerate(row)
+        if ns is not None
+    ]
+    assert len(prices) == sum(bool(n.cpus) for n in slow.nodes) * sum(bool(n.memory_mb) for n in slow.nodes)
+    assert options[-1] == "cache=256/4"
+    with pytest.raises(ValueError, match="how fast memory is"):
+        qemu.arguments(dataclasses.replace(SPEC, topology=topology.load("2node"), plugin=plugin))
+
+
+@pytest.mark.parametrize(("kb", "ways"), [(1024, 7), (3, 8), (0, 1), (1024, 0), (1024, 128), (96, 8)])
+def test_a_cache_that_is_none(kb: int, ways: int) -> None:
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        Latency(kb, ways)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (plans.Options(latency=Latency()), "felt on the instruction clock only (add --clock insn)"),
+        (
+            plans.Options(latency=Latency(), clock=Clock.INSN, topology="4node"),
+            "topology 4node does not say how long memory takes (add latency_ns to it,",
+        ),
+    ],
+)
+def test_latency_that_cannot_be_felt(options: plans.Options, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plans.plan(load("demo"), options)
+    assert str(caught.value).startswith("--latency: ")
+    assert message in str(caught.value)
+
+
 def test_only_tcg_has_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="only TCG"):
         qemu.arguments(dataclasses.replace(SPEC, accelerator=Accelerator.KVM, plugin=PLUGIN))
@@ -92,7 +144,11 @@ def test_it_compiles_for_each_interface_and_says_which(tmp_path: Path, number: t
 READ = {
     "version": 4, "periods": 2, "tables": True, "overflow": 0,
     "user": [[4096, 1, 2, 7, 8]], "kernel": [[0, -1, 1, 0]],
-    "series": [{"table": 4096, "window": 4096, "samples": [[5, 6, 9]]}],
+    "series": [
+        {"table": 4096, "range_bits": 13, "window": 4096, "ranges": [16384, 8192],
+         "samples": [[5, [[0, 6, 9]]], [7, [[0, 0, 1], [1, 2, 0]]]]},
+    ],
+    "prices": None,
 }  # fmt: skip
 PAGES = {"pages": [[4096, 8192, 2, 7, 8, 1]]}
 
@@ -134,8 +190,25 @@ def test_what_was_counted(answers: Mapping[str, Any]) -> None:
     assert (seen.interface, seen.periods, seen.tables, seen.overflow) == (4, 2, True, 0)
     assert seen.user == (Count(table=4096, cpu=1, node=2, reads=7, writes=8),)
     assert seen.kernel == (KernelCount(cpu=0, node=-1, reads=1, writes=0),)
-    assert seen.series == {4096: (Sample(ns=5, local=6, remote=9),)}
+    samples = Sample(ns=5, local=6, remote=9), Sample(ns=7, local=8, remote=10)
+    assert seen.series == {4096: Series(samples, 8192, {8192: ((0, 0), (2, 0)), 16384: ((6, 9), (0, 1))})}
+    assert seen.waited is None
     assert seen.pages == (PageCount(4096, 8192, 2, 7, 8, period=1),)
+
+
+def test_what_was_waited(answers: dict[str, Any]) -> None:
+    told = {
+        "problem": "", "stall": [[0, 9, 0], [1, 5, 200]], "misses": [[1, 2, 4]],
+        "laps_taken": 1, "laps": [[[9, 0], [2, 100]]],
+    }  # fmt: skip
+    answers["read"] = {**READ, "prices": told}
+    assert MemoryController(answers["path"]).seen().waited == Waited(
+        problem="",
+        spent=(Spent(9, 0), Spent(5, 200)),
+        fetched=(Fetched(1, 2, 4),),
+        laps=((Spent(9, 0), Spent(2, 100)),),
+        laps_taken=1,
+    )
 
 
 def test_a_refusal_silence_and_nonsense_are_the_host_s(answers: dict[str, Any], tmp_path: Path) -> None:

@@ -72,6 +72,19 @@ int64_t qemu_clock_get_ns(int type);
 /* Not 0 with -icount: then the clock cannot be read in the middle of translated code, and QEMU ends when one does. */
 extern int use_icount __attribute__((weak));
 
+/*
+ * The same: what that clock is made of (system/timers-state.h, before 9 softmmu/timers-state.h), as it is in 7.2 and in 10.0. With
+ * -icount the clock is the instructions of all CPUs, shifted, and `bias`. Of another size it is something else.
+ */
+struct timers {
+	int64_t ticks_prev, ticks_offset;
+	uint32_t sequence, spin;
+	int16_t ticks_enabled, shift;
+	int64_t last_delta, bias, warp_start, clock_offset, instructions;
+	void *rest[3];
+};
+extern struct timers timers_state __attribute__((weak));
+
 /* The same: something to be done by a CPU's thread, where the interface expects to be called. */
 struct cpu_state;
 union cpu_data {
@@ -81,6 +94,8 @@ union cpu_data {
 typedef void (*cpu_work)(struct cpu_state *cpu, union cpu_data data);
 struct cpu_state *qemu_get_cpu(int index);
 void async_run_on_cpu(struct cpu_state *cpu, cpu_work work, union cpu_data data);
+/* Leave translated code soon: then it is seen which timers are due. */
+void cpu_exit(struct cpu_state *cpu);
 
 /* GArray and GByteArray of GLib, as far as we look. */
 struct array {

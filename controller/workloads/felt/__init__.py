@@ -1,0 +1,1 @@
+"""A program that times loads from memory of one node after the other."""

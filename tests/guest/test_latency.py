@@ -1,0 +1,97 @@
+"""Memory that takes its time: felt as the topology says, alike in every fork, paid by the kernel's copies too; or not claimed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller import conclusion, experiment, latency
+from controller import plan as plans
+from controller.experiment import ProbeSet
+from controller.plan import Options
+from provision.hardware.qemu import Clock, Latency
+from provision.host.cache import Cache
+from provision.host.progress import Silent
+from tests.guest.conftest import Ran, mof
+
+PAGES = 64
+LOCAL, REMOTE = 50, 100
+TOPOLOGY = f"""\
+latency_ns = [[{LOCAL}, {REMOTE}], [{REMOTE}, {LOCAL}]]
+[[node]]
+id = 0
+memory_mb = 512
+cpus = [0, 1]
+[[node]]
+id = 1
+memory_mb = 512
+cpus = [2, 3]
+"""
+DIRECT = f"""\
+anon a {PAGES}p
+map a
+mbind a preferred 0
+touch a write=0x5eed
+where a nofault
+mbind a 0 * bind+move 1
+touch a read=0x5eed
+where a nofault
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "direct.memtoy"
+    path.write_text(DIRECT)
+    (tmp_path / "two.toml").write_text(TOPOLOGY)
+    return path
+
+
+def test_five_forks_feel_what_the_topology_says(script: Path, tmp_path: Path) -> None:
+    """Within 1 %, and alike to 0.2 %."""
+    options = ("--topology", str(tmp_path / "two.toml"), "--clock", "insn", "--latency", "--probes", "none", "--json")
+    ran: Ran = mof("run", str(script), *options, "--repeat", "5", "--jobs", "2", runs=tmp_path / "runs")
+    assert ran.status == 0, ran.explain()
+    tried = [verdict["latency"] for verdict in json.loads(ran.out)["runs"]]
+    assert len(tried) == 5
+    assert {one["kind"] for one in tried} == {"felt"}
+    for pair, configured in enumerate((LOCAL, REMOTE)):
+        felt = [one["tried"][pair]["felt_ns"] for one in tried]
+        assert all(abs(ns / configured - 1) <= 0.01 for ns in felt), felt
+        assert max(felt) / min(felt) - 1 <= 0.002, felt
+
+
+def run(script: Path, tmp_path: Path, how: Latency | None) -> dict[str, Any]:
+    options = Options(
+        topology=str(tmp_path / "two.toml"), clock=Clock.INSN, probes=ProbeSet.NONE,
+        count_accesses=how is not None, latency=how,
+    )  # fmt: skip
+    done = conclusion.run(plans.plan(experiment.load(str(script)), options), Cache(), Silent())
+    assert done.verdict["verdict"] == "pass"
+    return done.verdict
+
+
+def test_copies_pay_and_what_is_not_felt_is_not_claimed(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOF_RUNS", str(tmp_path / "runs"))
+    (plain,) = run(script, tmp_path, None)["cases"]
+    (felt,) = run(script, tmp_path, Latency())["cases"]
+    assert plain["cost_per_page"]["unit"] == "instructions"
+    assert felt["cost_per_page"]["unit"] == "ns"
+    # 64 lines are read where they were and 64 written where they go to; the cache of 1 MB still has those that were written.
+    more = felt["cost_per_page"]["value"] - plain["cost_per_page"]["value"]
+    assert 64 * LOCAL < more < 2.5 * 64 * (LOCAL + REMOTE)
+    assert felt["accesses"]["waiting"]["stall_ns"] > 64 * PAGES * LOCAL
+    # Where the guest does not feel what it should, its times have nothing of it in them.
+    monkeypatch.setattr(latency, "WITHIN", 0.0)
+    verdict = run(script, tmp_path, Latency())
+    assert verdict["latency"]["kind"] == "modelled"
+    assert any("only modelled: from node" in text for text in verdict["warnings"])
+    (modelled,) = verdict["cases"]
+    assert modelled["cost_per_page"]["unit"] == "instructions"
+    assert abs(modelled["cost_per_page"]["value"] / plain["cost_per_page"]["value"] - 1) < 0.02
+    assert modelled["accesses"]["waiting"]["stall_ns"] > 64 * PAGES * LOCAL
