@@ -20,7 +20,7 @@ from typing import Any
 from controller import machine
 from controller.agent import Agent
 from controller.experiment import ProbeSet
-from controller.plan import Plan
+from controller.plan import Wanted
 from controller.shell import Shell
 from guest_kernel import build
 from provision.guest import accelerator, nodes, snapshot
@@ -107,7 +107,7 @@ class Standing:
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
-def choose(plan: Plan, kernel: build.Kernel, cache: Cache, progress: Progress) -> Accelerator:
+def choose(plan: Wanted, kernel: build.Kernel, cache: Cache, progress: Progress) -> Accelerator:
     """What runs the plan's guests: asked once, so that it is told once. UserError, InfraError as accelerator.resolve()."""
     wish, qemu = accelerator.from_environment(), accelerator.find_qemu()
     options = plan.options
@@ -117,7 +117,7 @@ def choose(plan: Plan, kernel: build.Kernel, cache: Cache, progress: Progress) -
     return resolved.accelerator
 
 
-def _spec(plan: Plan, parts: machine.Parts, accel: Accelerator, work: Path, name: str, **more: Any) -> GuestSpec:
+def _spec(plan: Wanted, parts: machine.Parts, accel: Accelerator, work: Path, name: str, **more: Any) -> GuestSpec:
     return GuestSpec(
         accelerator=accel,
         kernel=parts.kernel.bzimage,
@@ -152,7 +152,7 @@ def _kept_programs(kernel: build.Kernel, probes: ProbeSet) -> tuple[str, dict[st
     return f"{kernel.id}-{probes.value}", {"kernel": kernel.build_id, "set": probes.value, "sources": sources}
 
 
-def attach(agent: Agent, plan: Plan, kernel: build.Kernel, cache: Cache) -> dict[str, Any]:
+def attach(agent: Agent, plan: Wanted, kernel: build.Kernel, cache: Cache) -> dict[str, Any]:
     """Attach the plan's probes. Compiling them takes seconds: the result is kept for the next guest."""
     name, inputs = _kept_programs(kernel, plan.probes)
     kept = cache.find("programs", name, inputs)
@@ -178,7 +178,13 @@ def attach(agent: Agent, plan: Plan, kernel: build.Kernel, cache: Cache) -> dict
 
 
 def _arm(
-    guest: Guest, shell: Shell, agent: Agent | None, plan: Plan, kernel: build.Kernel, cache: Cache, progress: Progress
+    guest: Guest,
+    shell: Shell,
+    agent: Agent | None,
+    plan: Wanted,
+    kernel: build.Kernel,
+    cache: Cache,
+    progress: Progress,
 ) -> Armed:
     undecided = nodes.check(plan.topology, nodes.shown(shell, speeds=plan.topology.performance is not None))
     hello: Mapping[str, Any] = {}
@@ -205,7 +211,7 @@ def _arm(
 
 @contextmanager
 def booted(
-    plan: Plan, parts: machine.Parts, accel: Accelerator, cache: Cache, work: Path, name: str, progress: Progress
+    plan: Wanted, parts: machine.Parts, accel: Accelerator, cache: Cache, work: Path, name: str, progress: Progress
 ) -> Iterator[Standing]:
     """A guest that boots and is made ready. GuestLost, InfraError."""
     timings: dict[str, float] = {}
@@ -236,7 +242,7 @@ def _host_cpu() -> list[str]:
     return [line for line in first if line.startswith(("model name", "flags"))]
 
 
-def inputs(plan: Plan, parts: machine.Parts, qemu: Qemu, accel: Accelerator) -> dict[str, Any]:
+def inputs(plan: Wanted, parts: machine.Parts, qemu: Qemu, accel: Accelerator) -> dict[str, Any]:
     """Everything that decides what a template is; one that was made otherwise has another name and is not found.
 
     QEMU counts with its packager's revision, the processor only where its features reach the guest.
@@ -284,7 +290,7 @@ def _full_disk_named(cache: Cache, draft: Path) -> Iterator[None]:
 
 
 def _make(
-    plan: Plan,
+    plan: Wanted,
     parts: machine.Parts,
     accel: Accelerator,
     cache: Cache,
@@ -320,7 +326,7 @@ def _part(shell: Shell) -> None:
 
 
 def template(
-    plan: Plan, parts: machine.Parts, accel: Accelerator, cache: Cache, work: Path, progress: Progress
+    plan: Wanted, parts: machine.Parts, accel: Accelerator, cache: Cache, work: Path, progress: Progress
 ) -> tuple[Artifact | None, str]:
     """The template for this plan, made if it is not there; or None, and why this guest cannot be saved.
 
@@ -360,7 +366,7 @@ def _let_open(folder: Path) -> None:
 
 @contextmanager
 def forked(
-    plan: Plan,
+    plan: Wanted,
     parts: machine.Parts,
     accel: Accelerator,
     cache: Cache,

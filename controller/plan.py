@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from controller.experiment import Experiment, ProbeSet
 from controller.workloads.memtoy import script as memtoy_script
@@ -43,6 +44,19 @@ class Options:
     features: tuple[str, ...] = ()
     count_accesses: bool = False
     latency: Latency | None = None
+
+
+class Wanted(Protocol):
+    """What a guest is made after (controller.arming), whatever is then done in it."""
+
+    @property
+    def topology(self) -> Topology: ...
+
+    @property
+    def probes(self) -> ProbeSet: ...
+
+    @property
+    def options(self) -> Options: ...
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import platform
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller import arming, latency, machine
+from controller import forking, latency, machine, undisturbed
 from controller.agent import Counts
 from controller.analysis.model import LatencyProof
 from controller.arming import Standing
@@ -26,10 +26,8 @@ from controller.experiment import Case, Experiment, ProbeSet
 from controller.plan import Plan
 from controller.shell import Shell
 from controller.workloads import program
-from provision.guest import snapshot
-from provision.guest.guest import Guest
 from provision.guest.memctl import Seen
-from provision.hardware.qemu import LINES_PORT, Clock
+from provision.hardware.qemu import Clock
 from provision.hardware.topology import Topology
 from provision.host.cache import Cache
 from provision.host.deadline import Deadline
@@ -37,10 +35,6 @@ from provision.host.progress import Progress
 
 FLUSH_SECONDS = 120.0
 COMMAND_SECONDS = 30.0
-SETTLE_MS = 1000
-"""On the instruction clock memtoy lets the guest come to rest before each command that is timed, and begins it half way
-between two seconds: the kernel's page allocator and statistics have a second's period. An idle guest's second costs the
-host a twentieth of one."""
 SUSPENDED_SECONDS = 1.0
 
 
@@ -76,15 +70,6 @@ class Recording:
     undecided: list[str] = field(default_factory=list)
 
 
-@contextmanager
-def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        timings[name] = round(time.monotonic() - began, 3)
-
-
 def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording, progress: Progress) -> None:
     """Have a guest that is ready, run every case in it, and fill `recording`.
 
@@ -96,8 +81,8 @@ def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording,
     threading.Thread(target=preload, name="imports", daemon=True).start()
     with ExitStack() as stack:
         try:
-            standing = _stand(stack, plan, parts, cache, recording, progress, timings)
-            timings |= standing.timings
+            place = forking.Place(folder, recording.warnings, timings)
+            standing = stack.enter_context(forking.had(plan, parts, cache, place, progress))
             _note_machine(standing, plan, recording)
             _prove_latency(standing, plan, cache, recording, progress)
             suspended = _suspended()
@@ -106,7 +91,7 @@ def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording,
                 if (slept := _suspended() - suspended) > SUSPENDED_SECONDS:
                     suspended += slept
                     _wake(standing.shell, slept, recording)
-                with _timed(timings, f"case {case.name}"):
+                with forking.timed(timings, f"case {case.name}"):
                     _run_case(case, standing, plan, recording)
             if (slept := _suspended() - suspended) > SUSPENDED_SECONDS:
                 _wake(standing.shell, slept, recording)
@@ -130,38 +115,6 @@ def preload() -> None:
 
     import controller.analysis.verdict
     import controller.report.html  # noqa: F401
-
-
-def _stand(
-    stack: ExitStack,
-    plan: Plan,
-    parts: machine.Parts,
-    cache: Cache,
-    recording: Recording,
-    progress: Progress,
-    timings: dict[str, float],
-) -> Standing:
-    """A fork of a template where that can be, else a guest that boots; the manifest says which, and why."""
-    folder = recording.folder
-    name = f"mof-{folder.id[-6:]}"
-    why = "asked for"
-    accel = arming.choose(plan, parts.kernel, cache, progress)
-    if not plan.options.boot:
-        with _timed(timings, "template"):
-            artifact, why = arming.template(plan, parts, accel, cache, folder.path, progress)
-        if artifact is not None:
-            try:
-                forked = arming.forked(plan, parts, accel, cache, artifact, folder.path, name, progress)
-                standing = stack.enter_context(forked)
-                folder.record(template=standing.template)
-                return standing
-            except snapshot.Unusable as wrong:
-                arming.discard(cache, artifact)
-                why = str(wrong)
-        recording.warnings.append(f"booted instead of forking a template: {why}")
-        progress.note(f"booting: {why}")
-    folder.record(template=None, booted=why)
-    return stack.enter_context(arming.booted(plan, parts, accel, cache, folder.path, name, progress))
 
 
 def _note_machine(standing: Standing, plan: Plan, recording: Recording) -> None:
@@ -239,15 +192,8 @@ def _run_case(case: Case, standing: Standing, plan: Plan, recording: Recording) 
             if plan.options.latency is not None:
                 memory.on()  # everything takes its time, not only what memtoy would mark
         deadline = Deadline.patient(plan.options.timeout)
-        if plan.options.clock is Clock.INSN:
-            command, follow = _undisturbed(remote, plan), _Followed(standing.guest)
-            try:
-                result = shell.run(command, deadline)
-            finally:
-                for text in follow.lines():
-                    line(text)
-        else:
-            result = shell.run(f"memtoy {_flags(plan)} {shlex.quote(remote)}", deadline, line=line)
+        command = _command(remote, plan)
+        result = undisturbed.run(shell, standing.guest, command, plan.options.clock, deadline, line)
     done.status = result.status
     if memory is not None:
         memory.off()  # if memtoy was ended while it was on
@@ -268,33 +214,14 @@ def _flags(plan: Plan) -> str:
     return "-j -a" if plan.options.count_accesses and plan.options.latency is None else "-j"
 
 
-def _undisturbed(script: str, plan: Plan) -> str:
-    """memtoy's command line where every instruction counts.
-
-    All CPUs share the clock: what others do meanwhile is counted as the workload's. So it says what it has to say into a
-    port, from which nothing comes back, and not over SSH; it waits before each command until what the last one left to be
-    done is done; and it starts on one CPU, the last, whatever the scheduler would have chosen (`cpus` moves it).
+def _command(script: str, plan: Plan) -> str:
+    """memtoy's command line. Where every instruction counts, it waits before each command until what the last one left to
+    be done is done; and it starts on one CPU, the last, whatever the scheduler would have chosen (`cpus` moves it).
     """
+    if plan.options.clock is not Clock.INSN:
+        return f"memtoy {_flags(plan)} {shlex.quote(script)}"
     last = max(cpu for node in plan.topology.nodes for cpu in node.cpus)
-    memtoy = f"memtoy {_flags(plan)} -s {SETTLE_MS} {shlex.quote(script)}"
-    return f"taskset -c {last} {memtoy} >/dev/virtio-ports/{LINES_PORT}"
-
-
-class _Followed:
-    """What arrives in the file behind the port of lines, from now on."""
-
-    def __init__(self, guest: Guest) -> None:
-        self._path = guest.lines
-        self._from = self._size()
-
-    def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
-
-    def lines(self) -> list[str]:
-        """The whole lines that have come."""
-        with self._path.open("rb") as stream:
-            stream.seek(self._from)
-            return [text.decode(errors="replace") for text in stream.read().split(b"\n")[:-1]]
+    return f"taskset -c {last} memtoy {_flags(plan)} -s {undisturbed.SETTLE_MS} {shlex.quote(script)}"
 
 
 def facts_of_host() -> dict[str, str]:
