@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from controller.cli import bench, cache, doctor, kernel, run, soundness, topology
+from controller.cli import bench, cache, doctor, kernel, run, soundness, topology, work
 from provision.host.errors import GuestLost, InfraError, MofError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ kernel.app.command("selftest")(soundness.selftest)
 kernel.app.command("leaks")(soundness.leaks)
 app.add_typer(kernel.app, name="kernel")
 app.add_typer(topology.app, name="topology")
+app.add_typer(work.app, name="work")
 app.add_typer(cache.app, name="cache")
 
 

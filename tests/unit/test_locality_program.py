@@ -114,7 +114,7 @@ def test_a_lap_is_marked_for_each_phase(locality: Path) -> None:
         (("parts.c", "\tlocate(", "\tmemory[12345] ^= 1;\n\tlocate("), FIRST_TOUCH, "parts: word 12345 is"),
         (("parts.c", "\tmine->sum = sum;", "\tmine->sum = sum + 1;"), FIRST_TOUCH, "has read a sum of"),
         (
-            ("parts.c", "\t\tat[word]++;", "\t\tat[word] += page != 200;"),
+            ("parts.c", "\t\tat[word]++;", "\t\tat[word] += at != memory + 200 * WORDS;"),
             (*FIRST_TOUCH, "--writes"),
             "parts: word 102400 is",
         ),

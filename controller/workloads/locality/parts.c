@@ -69,19 +69,20 @@ static uint64_t first(size_t word)
 
 static void initialise(size_t page, size_t pages)
 {
+	volatile uint64_t *at = memory;
+
 	for (size_t word = page * WORDS; word < (page + pages) * WORDS; word++)
-		memory[word] = first(word);
+		at[word] = first(word);
 }
 
 /* So many pages in a hundred, evenly. */
-static bool is_touched(size_t page)
+static bool is_touched(size_t page, unsigned int percent)
 {
-	return (page + 1) * options->percent / 100 != page * options->percent / 100;
+	return (page + 1) * percent / 100 != page * percent / 100;
 }
 
-static uint64_t read_page(size_t page)
+static uint64_t read_page(const volatile uint64_t *at)
 {
-	const volatile uint64_t *at = memory + page * WORDS;
 	uint64_t sum = 0;
 
 	for (size_t word = 0; word < WORDS; word += LINE_WORDS)
@@ -89,12 +90,30 @@ static uint64_t read_page(size_t page)
 	return sum;
 }
 
-static void write_page(size_t page)
+static void write_page(volatile uint64_t *at)
 {
-	volatile uint64_t *at = memory + page * WORDS;
-
 	for (size_t word = 0; word < WORDS; word += LINE_WORDS)
 		at[word]++;
+}
+
+/* Its words are all that it accesses: what it has to know of them is in registers. */
+static uint64_t work_round(const struct part *mine)
+{
+	const size_t first_page = mine->page, end = first_page + mine->pages;
+	const unsigned int percent = options->percent;
+	const bool writes = options->writes;
+	volatile uint64_t *at = memory + first_page * WORDS;
+	uint64_t sum = 0;
+
+	for (size_t page = first_page; page < end; page++, at += WORDS) {
+		if (!is_touched(page, percent))
+			continue;
+		if (writes)
+			write_page(at);
+		else
+			sum += read_page(at);
+	}
+	return sum;
 }
 
 static void place(const struct part *mine)
@@ -123,14 +142,7 @@ static void *work(void *given)
 		await(&laps, "place", 0, false);
 	}
 	for (unsigned int round = 1; round <= options->rounds; round++) {
-		for (size_t page = mine->page; page < mine->page + mine->pages; page++) {
-			if (!is_touched(page))
-				continue;
-			if (options->writes)
-				write_page(page);
-			else
-				sum += read_page(page);
-		}
+		sum += work_round(mine);
 		await(&laps, "round", a_round, round == options->rounds);
 	}
 	mine->sum = sum;
@@ -147,7 +159,7 @@ static void divide(size_t pages)
 		all[i].pages = pages * (i + 1) / n - all[i].page;
 	}
 	for (size_t page = 0; page < pages; page++)
-		touched += is_touched(page);
+		touched += is_touched(page, options->percent);
 	words = pages * WORDS;
 	a_round = touched * (WORDS / LINE_WORDS) * (options->writes ? 2 : 1);
 }
@@ -160,7 +172,7 @@ static bool check(const struct part *p)
 	for (size_t page = p->page; page < p->page + p->pages; page++) {
 		for (size_t in = 0; in < WORDS; in++) {
 			size_t word = page * WORDS + in;
-			bool touched = is_touched(page) && in % LINE_WORDS == 0;
+			bool touched = is_touched(page, options->percent) && in % LINE_WORDS == 0;
 			uint64_t expected = first(word) + (touched && options->writes ? options->rounds : 0);
 			uint64_t found = memory[word];
 

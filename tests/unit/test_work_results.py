@@ -1,0 +1,123 @@
+"""From a case to a command line, from the program's lines to a result, from results to a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from controller.work import answers, command, table
+from controller.work.answers import Outcome, Phase, State, Traffic
+from controller.work.cases import Case, Kind, Parts, Placement, Single
+from controller.work.run import traffic
+from provision.guest.memctl import Count, Seen
+from provision.hardware.qemu import Clock
+from provision.host.errors import InfraError
+
+CHASE = Case("far", "far away", Single(Kind.CHASE, 8, cpu=1, node=3, rounds=2, steps=1000))
+LAZY = Case("lazy", "lazily", Parts(16, 0, (1, 2, 3), Placement.LAZY, 20, 50, writes=True))
+LINES = [
+    '{"phase": "init", "ns": 4000, "accesses": 2000}',
+    '{"phase": "place", "ns": 1500, "accesses": 0}',
+    '{"phase": "round", "ns": 9000, "accesses": 1000}',
+    '{"phase": "round", "ns": 2000, "accesses": 1000}',
+    '{"phase": "round", "ns": 3000, "accesses": 1000}',
+    '{"result": "correct", "pages": {"0": 1, "2": 4095}, "absent": 7}',
+]
+
+
+def test_from_a_case_to_a_command_line() -> None:
+    assert " ".join(command.argv(CHASE.work, mark=True, settle_ms=1000)) == (
+        "/run/locality chase --bytes=8388608 --rounds=2 --cpu=1 --node=3 --steps=1000 --mark --settle=1000"
+    )
+    assert " ".join(command.argv(Single(Kind.STREAM, 1, 0, 0, 1), mark=False, settle_ms=0)) == (
+        "/run/locality stream --bytes=1048576 --rounds=1 --cpu=0 --node=0"
+    )
+    assert " ".join(command.argv(LAZY.work, mark=False, settle_ms=0)) == (
+        "/run/locality parts --bytes=16777216 --rounds=20 --cpu=0 --workers=1,2,3 --placement=lazy --percent=50 --writes"
+    )
+
+
+def test_the_lines_of_a_run() -> None:
+    found = answers.parse(LINES)
+    assert found.phases[0] == Phase("init", 4000, 2000)
+    assert [one.each for one in found.phases] == [2.0, None, 9.0, 2.0, 3.0]
+    assert (found.correct, found.pages, found.absent) == (True, {0: 1, 2: 4095}, 7)
+
+
+@pytest.mark.parametrize("lines", [[], LINES[:-1], [*LINES, "Killed"], ["7"], [LINES[-1].replace("correct", "maybe")]])
+def test_what_is_cut_off_or_garbled_is_no_result(lines: list[str]) -> None:
+    with pytest.raises(InfraError, match="did not tell its result"):
+        answers.parse(lines)
+    assert answers.judged(LAZY, 0, lines, "", timed_out=False).state is State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "errors", "timed_out", "state", "why"),
+    [
+        (0, LINES, "", False, State.CORRECT, ""),
+        (1, [LINES[-1].replace("correct", "wrong")], "locality: word 7\n", False, State.WRONG, "locality: word 7"),
+        (1, [], "locality: mbind, lazily: Invalid argument\n", False, State.FAILED, "mbind, lazily: Invalid argument"),
+        (137, [], "", False, State.FAILED, "ended by signal 9"),
+        (2, [], "", False, State.FAILED, "status 2"),
+        (3, LINES, "", False, State.FAILED, "status 3"),
+        (143, LINES[:2], "", True, State.TIMED_OUT, "did not end in time"),
+    ],
+)
+def test_how_a_case_ends(status: int, lines: list[str], errors: str, timed_out: bool, state: State, why: str) -> None:
+    found = answers.judged(LAZY, status, lines, errors, timed_out=timed_out)
+    assert found.state is state
+    assert why in found.why
+    assert bool(found.why) == (state is not State.CORRECT)
+
+
+def test_accesses_of_the_process_that_has_most() -> None:
+    counts = (Count(7, 1, 1, 90, 10), Count(7, 1, 3, 5, 0), Count(7, 2, 1, 1, 1), Count(9, 0, 0, 50, 0))
+    seen = Seen(4, 1, True, 3, counts, (), {}, ())
+    assert traffic(seen, {0: 0, 1: 1, 2: 2}) == Traffic(100, 7, 3)
+    assert traffic(Seen(4, 0, True, 0, (), (), {}, ()), {}) == Traffic(0, 0, 0)
+
+
+def outcomes() -> list[Outcome]:
+    return [
+        answers.judged(LAZY, 0, LINES, "", timed_out=False, traffic=Traffic(3000, 17, 0)),
+        answers.judged(CHASE, 1, [], "locality: mbind: Invalid argument", timed_out=False),
+    ]
+
+
+def test_the_table() -> None:
+    head = table.headed("mine", "failed", outcomes(), 3)
+    text = table.render(head, outcomes(), Clock.WALL, ["kernel k", "topology t"], ["it rains"], Path("/runs/x"))
+    assert text == (
+        "FAILED: mine, 1 of 3 cases correct\n"
+        "\n"
+        "  case  phase  times  accesses  first  median  most  all, us\n"
+        "  lazy  init       1     2,000   2.00    2.00  2.00      4.0\n"
+        "        place      1         -      -       -     -      1.5\n"
+        "        round      3     1,000   9.00    3.00  9.00     14.0\n"
+        "    lazy: pages in the end: node 0 1, node 2 4,095, not mapped 7\n"
+        "    lazy: accesses seen: 3,000 to the CPU's own node, 17 elsewhere\n"
+        "    far: FAILED: locality: mbind: Invalid argument\n"
+        "\n"
+        "  first, median, most: ns an access (wall clock)\n"
+        "  kernel k | topology t\n"
+        "  To an emulated CPU all nodes are equally near: times show what the kernel does, not what distance costs.\n"
+        "  warning: it rains\n"
+        "\n"
+        "  /runs/x"
+    )
+
+
+def test_instructions_are_no_time() -> None:
+    text = table.render("head", outcomes()[:1], Clock.INSN, [], [], Path("/x"))
+    assert "all, instructions" in text
+    assert "instructions an access (insn clock)" in text
+    assert " 14,000\n" in text
+
+
+def test_as_json() -> None:
+    told = json.loads(json.dumps(answers.as_data(outcomes()[0])))
+    assert told["phases"][2] == {"phase": "round", "time": 9000, "accesses": 1000, "each": 9.0}
+    assert (told["result"], told["pages"], told["absent"]) == ("correct", {"0": 1, "2": 4095}, 7)
+    assert told["memory"] == {"local": 3000, "remote": 17, "lost": 0}
