@@ -11,11 +11,16 @@ import statistics
 from pathlib import Path
 
 from controller.analysis.model import Felt, LatencyProof
+from controller.arming import Standing
+from controller.plan import Wanted
 from controller.shell import Shell
+from controller.workloads import program as workload
 from provision.guest.memctl import MemoryController
 from provision.hardware.qemu import Latency
 from provision.hardware.topology import Topology
+from provision.host.cache import Cache
 from provision.host.deadline import Deadline
+from provision.host.progress import Progress
 
 PROGRAM = "felt"
 IN_GUEST = "/run/mof-felt"
@@ -27,6 +32,22 @@ TIMES_THE_CACHE = 8
 WITHIN = 0.01
 """A felt latency may differ so much from the configured one."""
 COMMAND_SECONDS = 120.0
+
+
+def tried(standing: Standing, wanted: Wanted, cache: Cache, progress: Progress) -> LatencyProof | None:
+    """None where memory is to take no time. GuestLost, InfraError."""
+    memory, how = standing.guest.memory, wanted.options.latency
+    if memory is None or how is None:
+        return None
+    progress.step("does the guest feel how long memory takes? trying it")
+    return prove(standing.shell, memory, wanted.topology, how, workload.ensure(cache, PROGRAM, progress))
+
+
+def warnings(proof: LatencyProof | None) -> list[str]:
+    """What a person has to know of the times that follow."""
+    if proof is None or proof.felt:
+        return []
+    return [f"times are without the memory's latency, which is only modelled: {proof.why}"]
 
 
 def pairs(topology: Topology) -> tuple[tuple[int, int, int], ...]:

@@ -25,7 +25,6 @@ from controller.evidence import RunFolder
 from controller.experiment import Case, Experiment, ProbeSet
 from controller.plan import Plan
 from controller.shell import Shell
-from controller.workloads import program
 from provision.guest.memctl import Seen
 from provision.hardware.qemu import Clock
 from provision.hardware.topology import Topology
@@ -84,7 +83,7 @@ def record(plan: Plan, parts: machine.Parts, cache: Cache, recording: Recording,
             place = forking.Place(folder, recording.warnings, timings)
             standing = stack.enter_context(forking.had(plan, parts, cache, place, progress))
             _note_machine(standing, plan, recording)
-            _prove_latency(standing, plan, cache, recording, progress)
+            _try_latency(standing, plan, cache, recording, progress)
             suspended = _suspended()
             for case in plan.experiment.cases:
                 progress.step(f"{case.name}: {case.title}")
@@ -137,18 +136,11 @@ def _note_machine(standing: Standing, plan: Plan, recording: Recording) -> None:
     )
 
 
-def _prove_latency(standing: Standing, plan: Plan, cache: Cache, recording: Recording, progress: Progress) -> None:
-    """Nothing where memory is to take no time."""
-    memory, wanted = standing.guest.memory, plan.options.latency
-    if memory is None or wanted is None:
-        return
-    progress.step("does the guest feel how long memory takes? trying it")
-    known = program.ensure(cache, latency.PROGRAM, progress)
-    proof = latency.prove(standing.shell, memory, plan.topology, wanted, known)
-    if not proof.felt:
-        recording.warnings.append(f"times are without the memory's latency, which is only modelled: {proof.why}")
-    recording.latency = proof
-    recording.folder.record(latency=asdict(proof))
+def _try_latency(standing: Standing, plan: Plan, cache: Cache, recording: Recording, progress: Progress) -> None:
+    proof = recording.latency = latency.tried(standing, plan, cache, progress)
+    recording.warnings += latency.warnings(proof)
+    if proof is not None:
+        recording.folder.record(latency=asdict(proof))
 
 
 def _suspended() -> float:

@@ -6,7 +6,7 @@ Light to import: the command line reads `Expectation` and `Mechanism` from here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,14 @@ class LatencyProof:
     felt: bool
     why: str
     pairs: tuple[Felt, ...]
+
+    def as_data(self) -> dict[str, Any]:
+        """As verdict.json and work.json have it."""
+        return {
+            "kind": "felt" if self.felt else "modelled",
+            "why": self.why,
+            "tried": [asdict(one) for one in self.pairs],
+        }
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from controller.analysis.model import (
     Contents,
     Evidence,
     Findings,
-    LatencyProof,
     Outcome,
     Waiting,
 )
@@ -145,17 +144,6 @@ def _waiting_json(seen: Waiting | None) -> dict[str, Any] | None:
     }
 
 
-def _latency_json(proof: LatencyProof | None) -> dict[str, Any] | None:
-    """Whether the guest's times have the memory's in them; None where memory takes no time."""
-    if proof is None:
-        return None
-    tried = [
-        {"initiator": one.initiator, "target": one.target, "configured_ns": one.configured_ns, "felt_ns": one.felt_ns}
-        for one in proof.pairs
-    ]
-    return {"kind": "felt" if proof.felt else "modelled", "why": proof.why, "tried": tried}
-
-
 def verdict_json(findings: Findings, *, lost: str = "") -> dict[str, Any]:
     """verdict.json, schema 1. `lost`: why the guest did not live to the end; then the verdict is that."""
     evidence = findings.evidence
@@ -171,7 +159,7 @@ def verdict_json(findings: Findings, *, lost: str = "") -> dict[str, Any]:
         "clock": evidence.clock.value,
         "qemu": evidence.qemu,
         "topology": evidence.topology,
-        "latency": _latency_json(evidence.latency),
+        "latency": evidence.latency.as_data() if evidence.latency is not None else None,
         "probes": {
             "attached": list(probes.attached) if probes else [],
             "unavailable": dict(probes.unavailable) if probes else {},

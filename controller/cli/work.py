@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from controller.cli.progress import for_stream
-from controller.cli.run import Kernel, Memory, Timeout, TopologyName
-from provision.hardware.qemu import Clock
+from controller.cli.run import Kernel, LatencyOption, Memory, Timeout, TopologyName
+from provision.hardware.qemu import Clock, Latency
 
 app = typer.Typer(help="Workloads that show on which node memory is.", no_args_is_help=True)
 
@@ -48,6 +48,7 @@ def run(
         typer.Option("--clock", help="wall: the host's time; insn: guest instructions (TCG).", show_default=False),
     ] = None,
     memory: Memory = False,
+    latency: LatencyOption = False,
     timeout: Timeout = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")] = False,
 ) -> int:
@@ -58,7 +59,14 @@ def run(
     from provision.host.cache import Cache
 
     workload = files.load(which)
-    options = Options(kernel, topology, timeout=timeout, clock=clock or workload.clock, count_accesses=memory)
+    options = Options(
+        kernel,
+        topology,
+        timeout=timeout,
+        clock=clock or workload.clock,
+        count_accesses=memory or latency,
+        latency=Latency() if latency else None,
+    )
     plan = runs.plan(workload, options)
     with for_stream() as progress:
         done = runs.run(plan, Cache(), progress)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from controller.work.cases import Case
+from provision.guest.memctl import Spent, Waited
 from provision.host.errors import InfraError
 
 
@@ -24,16 +25,23 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Phase:
     """`ns`: of the guest's clock, from the end of the phase before. `accesses`: loads and stores of all its threads together
-    to memory that is measured; 0 for one that moves pages."""
+    to memory that is measured; 0 for one that moves pages. `spent`: by each CPU in this phase, where accesses have a price."""
 
     name: str
     ns: int
     accesses: int
+    spent: tuple[Spent, ...] = ()
 
     @property
     def each(self) -> float | None:
         """ns an access; None where there is none."""
         return self.ns / self.accesses if self.accesses else None
+
+    @property
+    def longest_ns(self) -> int | None:
+        """What the CPU spent that spent most: how long it takes where CPUs run beside each other, an instruction a ns. None
+        where that was not counted."""
+        return max((one.instructions + one.stall_ns for one in self.spent), default=None)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,25 @@ class Traffic:
     local: int
     remote: int
     lost: int
+
+
+def apportioned(phases: Sequence[Phase], waited: Waited) -> tuple[Phase, ...]:
+    """The phases with what each CPU spent in them: a phase ends with a lap. InfraError when there is not a lap for each."""
+    if len(waited.laps) != len(phases):
+        raise InfraError(
+            f"the memory controller saw {waited.laps_taken} phases, and the program tells of {len(phases)}"
+        )
+    before = [(Spent(0, 0),) * len(waited.spent), *waited.laps]
+    return tuple(
+        replace(
+            phase,
+            spent=tuple(
+                Spent(now.instructions - was.instructions, now.stall_ns - was.stall_ns)
+                for now, was in zip(ended, began, strict=True)
+            ),
+        )
+        for phase, began, ended in zip(phases, before, waited.laps, strict=False)
+    )
 
 
 @dataclass(frozen=True)
@@ -85,9 +112,17 @@ def parse(lines: Sequence[str]) -> Answer:
 
 
 def judged(
-    case: Case, status: int, lines: Sequence[str], errors: str, *, timed_out: bool, traffic: Traffic | None = None
+    case: Case,
+    status: int,
+    lines: Sequence[str],
+    errors: str,
+    *,
+    timed_out: bool,
+    traffic: Traffic | None = None,
+    waited: Waited | None = None,
 ) -> Outcome:
-    """`status`: the program's, as sh(1) has it; `errors`: what it said on standard error."""
+    """`status`: the program's, as sh(1) has it; `errors`: what it said on standard error. `waited`: where accesses have a
+    price."""
     said = errors.strip().splitlines()
     if timed_out:
         return Outcome(case, State.TIMED_OUT, "it did not end in time (--timeout)")
@@ -95,7 +130,11 @@ def judged(
         answer = parse(lines)
     except InfraError as wrong:
         return Outcome(case, State.FAILED, said[-1] if said else _ended(status) or wrong.message)
-    rest = (answer.phases, answer.pages, answer.absent, traffic)
+    try:
+        phases = apportioned(answer.phases, waited) if waited is not None else answer.phases
+    except InfraError as wrong:
+        return Outcome(case, State.FAILED, wrong.message, answer.phases, answer.pages, answer.absent, traffic)
+    rest = (phases, answer.pages, answer.absent, traffic)
     if not answer.correct:
         return Outcome(case, State.WRONG, said[-1] if said else "it did not say what is wrong", *rest)
     if status:
@@ -116,9 +155,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         "work": outcome.case.work.kind.value,
         "result": outcome.state.value,
         "why": outcome.why,
-        "phases": [
-            {"phase": one.name, "time": one.ns, "accesses": one.accesses, "each": one.each} for one in outcome.phases
-        ],
+        "phases": [_phase(one) for one in outcome.phases],
         "pages": {str(node): count for node, count in sorted(outcome.pages.items())},
         "absent": outcome.absent,
     }
@@ -126,3 +163,11 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         traffic = outcome.traffic
         found["memory"] = {"local": traffic.local, "remote": traffic.remote, "lost": traffic.lost}
     return found
+
+
+def _phase(one: Phase) -> dict[str, Any]:
+    told: dict[str, Any] = {"phase": one.name, "time": one.ns, "accesses": one.accesses, "each": one.each}
+    if one.spent:
+        told["longest"] = one.longest_ns
+        told["spent"] = [[cpu.instructions, cpu.stall_ns] for cpu in one.spent]
+    return told

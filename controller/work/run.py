@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller import evidence, forking, machine, session, undisturbed
+from controller import evidence, forking, latency, machine, session, undisturbed
 from controller import plan as plans
+from controller.analysis.model import LatencyProof
 from controller.arming import Armed, Standing
 from controller.evidence import RunFolder
 from controller.experiment import ProbeSet
@@ -76,13 +77,14 @@ class _Recording:
     warnings: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     armed: Armed | None = None
+    latency: LatencyProof | None = None
 
 
 def plan(workload: Workload, options: Options) -> Plan:
     """Check everything that can be checked without building or starting. UserError or InfraError says what is wrong."""
-    plans.check_accelerator(options)
     kernel = identity.parse(options.kernel or workload.kernel)
     topology = topologies.load(options.topology or workload.topology)
+    plans.check_counting(options, topology)
     cases.check(workload, topology)
     topologies.check_host(topology)
     return Plan(workload, kernel, topology, options)
@@ -135,6 +137,8 @@ def _record(
             armed = recording.armed = standing.armed
             recording.undecided += armed.undecided
             folder.record(accelerator=armed.accelerator, qemu=armed.qemu, qemu_command=list(standing.guest.argv))
+            recording.latency = latency.tried(standing, plan, cache, progress)
+            recording.warnings += latency.warnings(recording.latency)
             standing.shell.put(tool, command.IN_GUEST)
             for case in plan.workload.cases:
                 progress.step(f"{case.name}: {case.title}")
@@ -164,19 +168,28 @@ def _run_case(case: Case, standing: Standing, plan: Plan, folder: RunFolder) -> 
         ended = undisturbed.run(standing.shell, standing.guest, line, clock, deadline, heard)
     if ended.err.strip():
         (folder.workload / f"{case.name}.err").write_text(ended.err)
-    traffic = _traffic(memory, case, plan.topology, folder) if memory is not None else None
-    return answers.judged(case, ended.status, lines, ended.err, timed_out=ended.timed_out, traffic=traffic)
+    seen = _seen(memory, case, folder) if memory is not None else None
+    return answers.judged(
+        case,
+        ended.status,
+        lines,
+        ended.err,
+        timed_out=ended.timed_out,
+        traffic=traffic(seen, plan.topology) if seen is not None else None,
+        waited=seen.waited if seen is not None else None,
+    )
 
 
-def _traffic(memory: MemoryController, case: Case, topology: Topology, folder: RunFolder) -> Traffic:
+def _seen(memory: MemoryController, case: Case, folder: RunFolder) -> Seen:
     memory.off()  # if the program was ended while it was on
     seen = memory.seen()
     (folder.workload / f"{case.name}.accesses.json").write_text(json.dumps(asdict(seen)) + "\n")
-    return traffic(seen, {cpu: node.id for node in topology.nodes for cpu in node.cpus})
+    return seen
 
 
-def traffic(seen: Seen, nodes: dict[int, int]) -> Traffic:
-    """Of the process that accessed most. `nodes`: of CPUs. Pure."""
+def traffic(seen: Seen, topology: Topology) -> Traffic:
+    """Of the process that accessed most. Pure."""
+    nodes = {cpu: node.id for node in topology.nodes for cpu in node.cpus}
     by: Counter[int] = Counter()
     for one in seen.user:
         by[one.table] += one.reads + one.writes
@@ -199,7 +212,8 @@ def _conclude(plan: Plan, recording: _Recording, lost: str) -> tuple[dict[str, A
         "kernel": {"id": kernel.id, "release": kernel.release, "build_id": kernel.build_id},
         "accelerator": armed.accelerator if armed else "",
         "clock": clock.value,
-        "unit": table.UNITS[clock],
+        "unit": table.unit(clock, recording.latency),
+        "latency": recording.latency.as_data() if recording.latency is not None else None,
         "qemu": armed.qemu if armed else "",
         "topology": plan.topology.name,
         "cases": [answers.as_data(one) for one in outcomes],
@@ -208,7 +222,7 @@ def _conclude(plan: Plan, recording: _Recording, lost: str) -> tuple[dict[str, A
     facts = [f"kernel {kernel.id} ({kernel.release})", f"topology {plan.topology.name}"]
     facts += [f"QEMU {armed.qemu}, {armed.accelerator}"] if armed else []
     head = table.headed(plan.workload.name, result, outcomes, len(plan.workload.cases))
-    summary = table.render(head, outcomes, clock, facts, warnings, folder.path)
+    summary = table.render(head, outcomes, clock, recording.latency, facts, warnings, folder.path)
     folder.write("work.json", json.dumps(told, indent=1) + "\n")
     folder.write("summary.txt", summary + "\n")
     folder.lines_raw.unlink(missing_ok=True)  # under workload/ by now

@@ -54,6 +54,9 @@ TCG_PARAMETERS = (
     # All emulated CPUs read one counter. Linux assumes otherwise of several sockets (unsynchronized_tsc(),
     # arch/x86/kernel/tsc.c) and takes the HPET, whose every reading leaves the translated code.
     "tsc=reliable",
+    # At boot Linux waits for some ticks of the timer, and panics if none come while a busy host does not let QEMU run
+    # (timer_irq_works(), arch/x86/kernel/apic/io_apic.c). Under KVM it leaves that out by itself (kvm_guest_init()).
+    "no_timer_check",
 )
 
 

@@ -129,6 +129,17 @@ def test_the_memory_controller_sees_the_accesses_and_hardly_more(counted: Cases)
         assert seen["local"] < 2000, name
 
 
+def test_an_access_is_that_of_the_cpu_that_makes_it(counted: Cases) -> None:
+    """Where several run the same code: pages are each worker's own, or all of them another's."""
+    accesses = {name: [p["accesses"] for p in counted[name]["phases"]] for name in PLACEMENTS}
+    assert counted["ideal"]["memory"]["local"] >= sum(accesses["ideal"])
+    assert counted["ideal"]["memory"]["remote"] < 5000
+    init, *rounds = accesses["first-touch"]
+    seen = counted["first-touch"]["memory"]
+    assert init <= seen["local"] < init + 5000
+    assert sum(rounds) <= seen["remote"] < sum(rounds) + 5000
+
+
 def test_the_run_folder_has_it_all(once: Callable[..., Ran], path: str) -> None:
     ran = once("work", "run", path, "--json")
     assert ran.folder is not None

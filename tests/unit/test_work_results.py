@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from controller.analysis.model import Felt, LatencyProof
 from controller.work import answers, command, table
 from controller.work.answers import Outcome, Phase, State, Traffic
 from controller.work.cases import Case, Kind, Parts, Placement, Single
 from controller.work.run import traffic
-from provision.guest.memctl import Count, Seen
+from provision.guest.memctl import Count, Seen, Spent, Waited
+from provision.hardware import topology
 from provision.hardware.qemu import Clock
 from provision.host.errors import InfraError
 
@@ -75,8 +77,29 @@ def test_how_a_case_ends(status: int, lines: list[str], errors: str, timed_out: 
 def test_accesses_of_the_process_that_has_most() -> None:
     counts = (Count(7, 1, 1, 90, 10), Count(7, 1, 3, 5, 0), Count(7, 2, 1, 1, 1), Count(9, 0, 0, 50, 0))
     seen = Seen(4, 1, True, 3, counts, (), {}, ())
-    assert traffic(seen, {0: 0, 1: 1, 2: 2}) == Traffic(100, 7, 3)
-    assert traffic(Seen(4, 0, True, 0, (), (), {}, ()), {}) == Traffic(0, 0, 0)
+    four = topology.load("4node")
+    assert traffic(seen, four) == Traffic(100, 7, 3)
+    assert traffic(Seen(4, 0, True, 0, (), (), {}, ()), four) == Traffic(0, 0, 0)
+
+
+def waited(*laps: tuple[Spent, ...]) -> Waited:
+    return Waited("", (Spent(0, 0),) * 2, (), laps, len(laps))
+
+
+def test_what_each_cpu_spent_in_a_phase() -> None:
+    phases = answers.parse(LINES).phases
+    laps = [(Spent(100 * i, 0), Spent(i * i, 10 * i)) for i in range(1, len(phases) + 1)]
+    found = answers.apportioned(phases, waited(*laps))
+    assert [one.spent[0] for one in found] == [Spent(100, 0)] * len(phases)
+    assert [one.spent[1] for one in found][:3] == [Spent(1, 10), Spent(3, 10), Spent(5, 10)]
+    assert [one.longest_ns for one in found][:2] == [100, 100]
+    assert phases[0].longest_ns is None
+
+
+def test_a_phase_that_the_controller_did_not_see_is_no_result() -> None:
+    found = answers.judged(LAZY, 0, LINES, "", timed_out=False, waited=waited((Spent(1, 1), Spent(1, 1))))
+    assert found.state is State.FAILED
+    assert "saw 1 phases, and the program tells of 5" in found.why
 
 
 def outcomes() -> list[Outcome]:
@@ -88,7 +111,7 @@ def outcomes() -> list[Outcome]:
 
 def test_the_table() -> None:
     head = table.headed("mine", "failed", outcomes(), 3)
-    text = table.render(head, outcomes(), Clock.WALL, ["kernel k", "topology t"], ["it rains"], Path("/runs/x"))
+    text = table.render(head, outcomes(), Clock.WALL, None, ["kernel k", "topology t"], ["it rains"], Path("/runs/x"))
     assert text == (
         "FAILED: mine, 1 of 3 cases correct\n"
         "\n"
@@ -110,10 +133,22 @@ def test_the_table() -> None:
 
 
 def test_instructions_are_no_time() -> None:
-    text = table.render("head", outcomes()[:1], Clock.INSN, [], [], Path("/x"))
+    text = table.render("head", outcomes()[:1], Clock.INSN, None, [], [], Path("/x"))
     assert "all, instructions" in text
     assert "instructions an access (insn clock)" in text
     assert " 14,000\n" in text
+
+
+def test_time_that_memory_takes_is_time() -> None:
+    laps = [(Spent(1000 * i, 500 * i), Spent(0, 0)) for i in range(1, 6)]
+    found = [answers.judged(LAZY, 0, LINES, "", timed_out=False, waited=waited(*laps))]
+    felt = LatencyProof(True, "", (Felt(0, 1, 100, 100.0),))
+    lines = table.render("head", found, Clock.INSN, felt, [], [], Path("/x")).splitlines()
+    assert lines[2].endswith("all, us  beside each other, us")
+    assert lines[5].endswith("14.0                    4.5")
+    assert "  memory's latency felt: node 0 to 1 100.00 of 100 ns" in lines
+    modelled = LatencyProof(False, "it is so", ())
+    assert "all, instructions" in table.render("head", found, Clock.INSN, modelled, [], [], Path("/x"))
 
 
 def test_as_json() -> None:

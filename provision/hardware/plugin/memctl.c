@@ -22,6 +22,7 @@
  * nothing is counted.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,46 @@ static unsigned long applied;  /* `switched` as of when translated code came to 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t change_applied = PTHREAD_COND_INITIALIZER;
 
+/* Which CPU. */
+
+/*
+ * From 10.0 on QEMU tells, with all CPUs in one thread, not the CPU that runs translated code but the one that had it
+ * translated (gen_cpu_index() in accel/tcg/plugin-gen.c: "Optimize when we run with a single vcpu"), and they share such code.
+ * QEMU's own variable is right; NULL where it cannot be found.
+ */
+static struct cpu_state **current;
+static struct cpu_state *state[MAX_CPUS];
+
+static inline unsigned int running(unsigned int told)
+{
+	static struct cpu_state *last;
+	static unsigned int number;
+
+	if (unlikely(!current))
+		return told;
+	if (unlikely(*current != last)) {
+		last = *current;
+		for (number = 0; number < cpus && state[number] != last; number++)
+			;
+		if (number == cpus) {
+			last = NULL;
+			return told;
+		}
+	}
+	return number;
+}
+
+/* A variable of each thread: looked up in the one that runs the CPUs. */
+static void find_current(unsigned int number)
+{
+	struct cpu_state **found = dlsym(RTLD_DEFAULT, "current_cpu");
+
+	if (!found || *found != qemu_get_cpu((int)number))
+		return;
+	current = found;
+	state[number] = *found;
+}
+
 /* Whose. */
 
 /* The register is read where it can have changed, after the kernel has run, and not with every access. */
@@ -67,7 +108,7 @@ static uint64_t page_table(struct cpu *this)
 }
 
 /* NULL: there is no room for one more. */
-static struct process *running(struct cpu *this)
+static struct process *at_work(struct cpu *this)
 {
 	if (this->table_era != this->era) {
 		this->process = process_of(page_table(this));
@@ -84,7 +125,7 @@ static struct slot *look_up(unsigned int number, struct slot *slot, meminfo info
 	static struct process none;
 	static uint64_t lost;
 	struct cpu *this = &cpu[number];
-	struct process *of = running(this);
+	struct process *of = at_work(this);
 	struct count *of_page = of ? page_of(of, address >> PAGE_BITS) : NULL;
 	uint64_t physical;
 	unsigned int node = translated(info, address, &physical);
@@ -127,8 +168,9 @@ static inline struct slot *user_slot(unsigned int number, meminfo info, uint64_t
 	return slot;
 }
 
-static inline void user_access(unsigned int number, meminfo info, uint64_t address, bool store, bool pays)
+static inline void user_access(unsigned int told, meminfo info, uint64_t address, bool store, bool pays)
 {
+	unsigned int number = running(told);
 	struct slot *slot = user_slot(number, info, address);
 
 	if (store) {
@@ -144,8 +186,9 @@ static inline void user_access(unsigned int number, meminfo info, uint64_t addre
 	}
 }
 
-static inline void kernel_access(unsigned int number, meminfo info, uint64_t address, bool store, bool pays)
+static inline void kernel_access(unsigned int told, meminfo info, uint64_t address, bool store, bool pays)
 {
+	unsigned int number = running(told);
 	uint64_t physical;
 	unsigned int node = in_direct_map(address, &physical) ? node_of(physical) : translated(info, address, &physical);
 
@@ -214,24 +257,24 @@ static void instrument(struct qemu_plugin_insn *insn, bool kernel)
 /* Instructions. */
 
 /* At the beginning of a block of the kernel's code, of so many instructions. */
-static void kernel_runs(unsigned int number, void *instructions)
+static void kernel_runs(unsigned int told, void *instructions)
 {
-	struct cpu *this = &cpu[number];
+	struct cpu *this = &cpu[running(told)];
 
 	this->era++;
 	if (this->busy)
 		this->instructions += (uintptr_t)instructions;
 }
 
-static void process_runs(unsigned int number, void *instructions)
+static void process_runs(unsigned int told, void *instructions)
 {
-	cpu[number].instructions += (uintptr_t)instructions;
+	cpu[running(told)].instructions += (uintptr_t)instructions;
 }
 
-static void halted(unsigned int number, void *data)
+static void halted(unsigned int told, void *data)
 {
 	(void)data;
-	cpu[number].busy = false;
+	cpu[running(told)].busy = false;
 }
 
 static void bytes_of(const struct qemu_plugin_insn *insn, unsigned char *to, size_t size)
@@ -399,8 +442,10 @@ static void starts(plugin_id id, unsigned int number)
 	struct array *all;
 
 	(void)id;
-	if (number >= MAX_CPUS || !qemu_plugin_get_registers || !qemu_plugin_read_register || !g_byte_array_new ||
-	    !g_byte_array_set_size)
+	if (number >= MAX_CPUS)
+		return;
+	find_current(number);
+	if (!qemu_plugin_get_registers || !qemu_plugin_read_register || !g_byte_array_new || !g_byte_array_set_size)
 		return;
 	all = qemu_plugin_get_registers();
 	for (unsigned int i = 0; all && i < all->length; i++) {
@@ -449,6 +494,10 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int a
 		}
 	if (cpus != placed_cpus) {
 		fprintf(stderr, "memctl: the guest has %u CPUs, and %u were told of\n", cpus, placed_cpus);
+		return -1;
+	}
+	if (MEMCTL_API >= 4 && cpus > 1 && !dlsym(RTLD_DEFAULT, "current_cpu")) {
+		fprintf(stderr, "memctl: this QEMU does not tell which CPU runs: it does not export current_cpu\n");
 		return -1;
 	}
 	problem = price_problem();
