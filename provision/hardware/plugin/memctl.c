@@ -277,6 +277,13 @@ static void halted(unsigned int told, void *data)
 	cpu[running(told)].busy = false;
 }
 
+/* A process that has slept in the kernel goes on there. If it is the idle task, that will halt. */
+static void switches(unsigned int told, void *data)
+{
+	(void)data;
+	cpu[running(told)].busy = true;
+}
+
 static void bytes_of(const struct qemu_plugin_insn *insn, unsigned char *to, size_t size)
 {
 #if MEMCTL_API < 3
@@ -286,16 +293,21 @@ static void bytes_of(const struct qemu_plugin_insn *insn, unsigned char *to, siz
 #endif
 }
 
-static bool halts(const struct qemu_plugin_insn *insn)
+/* What of the kernel's instructions tells whether a CPU has work; NULL for all others. */
+static execute_cb telling(const struct qemu_plugin_insn *insn)
 {
-	unsigned char bytes[3] = { 0 };
+	static const unsigned char hlt[] = { 0xf4 }, mwait[] = { 0x0f, 0x01, 0xc9 };
+	/* mov D(%rsi),%rsp with a displacement of four bytes: the next task's stack, in __switch_to_asm (arch/x86/entry). */
+	static const unsigned char next_stack[] = { 0x48, 0x8b, 0xa6 };
+	unsigned char bytes[7] = { 0 };
 	size_t size = qemu_plugin_insn_size(insn);
 
-	if (size != 1 && size != 3)
-		return false;
+	if (size != sizeof(hlt) && size != sizeof(mwait) && size != sizeof(bytes))
+		return NULL;
 	bytes_of(insn, bytes, size);
-	/* hlt; mwait */
-	return bytes[0] == 0xf4 || (bytes[0] == 0x0f && bytes[1] == 0x01 && bytes[2] == 0xc9);
+	if (size == sizeof(bytes))
+		return memcmp(bytes, next_stack, sizeof(next_stack)) ? NULL : switches;
+	return memcmp(bytes, size == sizeof(hlt) ? hlt : mwait, size) ? NULL : halted;
 }
 
 static int mark_in(const struct qemu_plugin_insn *insn)
@@ -336,8 +348,8 @@ static void translate(plugin_id id, struct qemu_plugin_tb *tb)
 
 		if (mark != NO_MARK)
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, marked, NO_REGISTERS, (void *)(uintptr_t)mark);
-		if (on && priced && kernel && halts(insn))
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, halted, NO_REGISTERS, NULL);
+		if (on && priced && kernel && telling(insn))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, telling(insn), NO_REGISTERS, NULL);
 		if (on)
 			instrument(insn, kernel);
 	}

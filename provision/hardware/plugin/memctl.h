@@ -75,7 +75,7 @@ struct cpu {
 	struct slot slots[SLOTS];
 	unsigned long era; /* goes on whenever the kernel has run: it may have mapped something else; from 1 */
 	unsigned int node;
-	bool busy; /* it runs processes, or their kernel: not since it was last halted */
+	bool busy; /* it runs a process, or the kernel for one: not since it was last halted */
 	struct process *process; /* NULL: there was no room */
 	unsigned long table_era; /* as of when `process` is known */
 	void *table_register;
