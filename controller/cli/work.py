@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,3 +76,49 @@ def run(
     if done.lost is not None:
         raise done.lost
     return 0 if done.correct else 1
+
+
+@app.command("break-even")
+def break_even(
+    kernel: Kernel = None,
+    remote: Annotated[
+        list[float] | None,
+        typer.Option(metavar="TIMES", help="How much farther remote memory is; again for more.  [default: 1.5, 2, 3]"),
+    ] = None,
+    local: Annotated[int, typer.Option(min=1, max=10_000, metavar="NS", help="Latency of a node's own memory.")] = 100,
+    megabytes: Annotated[int, typer.Option(min=1, max=512, help="Of memory that is worked on.")] = 8,
+    rounds: Annotated[int, typer.Option(min=2, max=1000, help="Of work.")] = 20,
+    touched: Annotated[int, typer.Option(min=1, max=100, help="Percent of the pages that are worked on.")] = 100,
+    timeout: Timeout = 300.0,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep a page, a picture and the figures there.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
+) -> int:
+    """When moving pays: one thread initialises, three work; pages stay, move at once, or lazily."""
+    from controller.experiment import DEFAULT_KERNEL
+    from controller.work import payoff, payoff_run
+    from provision.host.cache import Cache
+    from provision.host.errors import UserError
+
+    if write is not None and not write.is_dir():
+        raise UserError("there is no such folder", where=str(write), hint="make it first")
+    times = tuple(dict.fromkeys(remote or (1.5, 2.0, 3.0)))
+    setting = payoff.Setting(megabytes, rounds, local, touched)
+    planned = payoff_run.plans(setting, times, kernel or DEFAULT_KERNEL, timeout)
+    with for_stream() as progress:
+        panels, facts, folders = payoff_run.measure(setting, planned, Cache(), progress)
+    if as_json:
+        print(json.dumps(payoff.as_data(setting, panels), indent=1))
+    else:
+        print(payoff.text(panels))
+        print("\n".join(f"  {folder}" for folder in folders))
+    if write is not None:
+        words = [*(f"--remote {one:g}" for one in times), f"--local {local} --megabytes {megabytes} --rounds {rounds}"]
+        words += [f"--touched {touched}"] if touched < 100 else []
+        words += [f"--kernel {kernel}"] if kernel else []
+        for path in payoff_run.keep(
+            write, setting, panels, facts, f"mof work break-even {' '.join(words)} --write docs"
+        ):
+            print(f"  {path}", file=sys.stderr if as_json else sys.stdout)
+    return 0

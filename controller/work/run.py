@@ -55,11 +55,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished run: its folder, work.json, the table, and how the guest was lost, if it was."""
+    """A finished run: its folder, work.json, the table, the cases, and how the guest was lost, if it was."""
 
     folder: Path
     told: dict[str, Any]
     summary: str
+    outcomes: tuple[Outcome, ...] = ()
     lost: GuestLost | None = None
 
     @property
@@ -84,6 +85,11 @@ def plan(workload: Workload, options: Options) -> Plan:
     """Check everything that can be checked without building or starting. UserError or InfraError says what is wrong."""
     kernel = identity.parse(options.kernel or workload.kernel)
     topology = topologies.load(options.topology or workload.topology)
+    return plan_for(workload, kernel, topology, options)
+
+
+def plan_for(workload: Workload, kernel: identity.KernelId, topology: Topology, options: Options) -> Plan:
+    """The same for a kernel and a machine that are known already. UserError, InfraError."""
     plans.check_counting(options, topology)
     cases.check(workload, topology)
     topologies.check_host(topology)
@@ -122,7 +128,7 @@ def run(plan: Plan, cache: Cache, progress: Progress, root: Path | None = None) 
             raise
         told, summary = _conclude(plan, recording, str(lost) if lost else "")
         folder.close("lost" if lost else "complete")
-    return Done(folder.path, told, summary, lost)
+    return Done(folder.path, told, summary, tuple(recording.outcomes), lost)
 
 
 def _record(
