@@ -83,6 +83,14 @@ def _many(count: int) -> Iterator[Figure]:
     )
 
 
+def _memory() -> Iterator[Figure]:
+    for work in ("chase", "stream"):
+        yield Figure(f"memory.{work}_counted", f"{work}, accesses counted / no controller", "x", Kind.RATIO, target=3.0)
+        yield Figure(
+            f"memory.{work}_idle", f"{work}, controller that is off / no controller", "x", Kind.RATIO, target=1.1
+        )
+
+
 def figures(group: Group, count: int) -> tuple[Figure, ...]:
     """The group's figures, not yet measured. `count`: how many runs side by side make up the group `many`."""
     match group:
@@ -96,5 +104,7 @@ def figures(group: Group, count: int) -> tuple[Figure, ...]:
             return tuple(_drain())
         case Group.MANY:
             return tuple(_many(count))
+        case Group.MEMORY:
+            return tuple(_memory())
         case Group.MIGRATION:
             return migration.figures()

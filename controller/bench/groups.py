@@ -14,6 +14,7 @@ class Group(StrEnum):
     PROBES = "probes"
     DRAIN = "drain"
     MANY = "many"
+    MEMORY = "memory"
     MIGRATION = "migration"
 
     @property

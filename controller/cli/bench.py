@@ -187,7 +187,7 @@ def _measure(
     from functools import partial
 
     from controller import machine, overhead
-    from controller.bench import measure, migration_guest, probe_guest
+    from controller.bench import measure, memory, migration_guest, probe_guest
     from controller.experiment import DEFAULT_TOPOLOGY
     from provision.guest import accelerator
     from provision.hardware import topology as topologies
@@ -219,6 +219,8 @@ def _measure(
                     samples = measure.drain(lab, rounds, progress)
                 case Group.MANY:
                     samples = measure.many(lab, count, rounds, progress)
+                case Group.MEMORY:
+                    samples = memory.measured(wanted, rounds, cache, progress)
                 case Group.MIGRATION:
                     described = partial(_counted, counted)
                     found[group.value] = migration_guest.measured(wanted, rounds, cache, described, progress)

@@ -137,6 +137,14 @@ class Guest:
             raise
         return stream
 
+    def processor_ns(self) -> int:
+        """Processor time that QEMU has taken so far, all its threads together, in ns (/proc/PID/task/TID/schedstat)."""
+        total = 0
+        for thread in Path(f"/proc/{self._child.pid}/task").iterdir():
+            with suppress(OSError):  # it has just ended
+                total += int((thread / "schedstat").read_text().split()[0])
+        return total
+
     def check(self) -> None:
         """GuestLost when the console or QEMU says that the guest is lost. Cheap: call it while waiting for anything."""
         ended = self._child.poll() is not None
