@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from controller.bench import memory
+from controller.bench.measure import Absent
 from controller.shell import Shell
 from controller.workloads import program
+from guest_kernel import identity
+from provision.guest import memctl
 from provision.guest.memctl import MemoryController, Seen
 from provision.host.cache import Cache
 from provision.host.deadline import Deadline
+from provision.host.errors import InfraError
 from provision.host.progress import Silent
 from tests.guest.conftest import Ran, mof, opened
 
@@ -125,3 +132,29 @@ def test_a_lazy_migration_is_where_the_kernel_says_page_by_page(tmp_path: Path, 
     assert "What the memory controller saw" in (done.folder / "report.html").read_text()
     raw = json.loads((done.folder / "workload" / "lazy.accesses.json").read_text())
     assert raw["periods"] == 3
+
+
+def test_counting_does_not_slow_down_much_and_being_off_not_at_all() -> None:
+    """`mof bench --only memory` has more of it, and finer limits: here the host may be busy."""
+    works = {
+        "chase": replace(memory.WORKS["chase"], steps=2_000_000),
+        "stream": replace(memory.WORKS["stream"], rounds=2),
+    }
+    found = memory.measured(identity.parse("6.12-mof"), 1, Cache(), Silent(), works)
+    for name in works:
+        counted, idle = found[f"memory.{name}_counted"], found[f"memory.{name}_idle"]
+        assert not isinstance(counted, Absent), counted
+        assert not isinstance(idle, Absent), idle
+        assert statistics.median(counted) <= 3
+        assert statistics.median(idle) <= 1.5
+
+
+def test_a_plugin_that_does_not_load_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "memctl.so"
+    broken.write_text("not a library")
+    monkeypatch.setattr(memctl, "ensure", lambda *_: broken)
+    with pytest.raises(InfraError) as caught, opened(tmp_path, count_accesses=True):
+        pass
+    assert "Could not load plugin" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "or leave --memory out" in str(caught.value)
