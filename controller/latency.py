@@ -53,8 +53,7 @@ def warnings(proof: LatencyProof | None) -> list[str]:
 def pairs(topology: Topology) -> tuple[tuple[int, int, int], ...]:
     """(CPU, its node, another node or the same): the first CPU that has memory of its own, that memory, and what is farthest
     from there."""
-    assert topology.performance is not None
-    table = topology.performance.latency_ns
+    table = topology.access_ns
     home = next(node for node in topology.nodes if node.cpus and node.memory_mb)
     row = table[home.id]
     far = max((n for n, ns in enumerate(row) if ns is not None), key=lambda n: (row[n] or 0, -n))
@@ -66,7 +65,6 @@ def prove(
 ) -> LatencyProof:
     """Let the guest walk, and compare. Where it does not feel what it should, its clock is left alone from then on, and what
     is waited for memory is only added up. `program`: the workload of that name. GuestLost, InfraError."""
-    assert topology.performance is not None
     shell.put(program, IN_GUEST)
     shell.run(f"chmod 755 {IN_GUEST}", Deadline.patient(COMMAND_SECONDS)).expect()
 
@@ -83,7 +81,7 @@ def prove(
         return LatencyProof(False, waited.problem, ())
     near, *far = (statistics.median(map(int, line.split())) / LOADS for line in said.splitlines())
     found = tuple(
-        Felt(home, target, topology.performance.latency(home, target), round(took - near, 3))
+        Felt(home, target, topology.access_ns[home][target] or 0, round(took - near, 3))
         for (_, _, target), took in zip(tried, far, strict=True)
     )
     controller.clear()

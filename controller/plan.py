@@ -80,7 +80,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
         )
     kernel = identity.parse(options.kernel or experiment.kernel)
     topology = topologies.load(options.topology or experiment.topology)
-    check_counting(options, topology)
+    check_counting(options)
     facts = memtoy_script.TopologyFacts(
         nodes={n.id: n.memory_mb * 2**20 for n in topology.nodes},
         cpus=frozenset(cpu for n in topology.nodes for cpu in n.cpus),
@@ -98,7 +98,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     return Plan(experiment, kernel, topology, probes, options, memory)
 
 
-def check_counting(options: Options, topology: Topology) -> None:
+def check_counting(options: Options) -> None:
     """UserError when what is to be counted, or felt, cannot be in a guest of these options."""
     if options.latency is not None and options.clock is not Clock.INSN:
         raise UserError(
@@ -109,9 +109,3 @@ def check_counting(options: Options, topology: Topology) -> None:
             raise accelerator.cannot_count()
         if options.count_accesses:
             raise accelerator.cannot_watch()
-    if options.latency is not None and topology.performance is None:
-        raise UserError(
-            f"topology {topology.name} does not say how long memory takes",
-            where="--latency",
-            hint="add latency_ns to it, or take another (mof topology list)",
-        )

@@ -182,8 +182,7 @@ def kernel_command_line(spec: MachineSpec) -> str:
 def arguments(spec: MachineSpec) -> list[str]:
     """QEMU's arguments, without the program itself.
 
-    ValueError when the accelerator is not decided, or cannot count instructions or accesses and is to, or when accesses are
-    to take as long as the topology does not say.
+    ValueError when the accelerator is not decided, or cannot count instructions or accesses and is to.
     """
     if spec.plugin is not None and spec.accelerator is not Accelerator.TCG:
         raise ValueError("only TCG has plugins")
@@ -241,9 +240,7 @@ def _plugin(topology: Topology, plugin: MemoryPlugin) -> list[str]:
         f"direct={DIRECT_MAP:x}+{last + size:x}",
     ]
     if plugin.latency is not None:
-        if topology.performance is None:
-            raise ValueError("the topology does not say how fast memory is")
-        table = topology.performance.latency_ns
+        table = topology.access_ns
         prices = [(i, t, ns) for i, row in enumerate(table) for t, ns in enumerate(row) if ns is not None]
         options += [f"price={initiator}:{target}={ns}" for initiator, target, ns in prices]
         options.append(f"cache={plugin.latency.cache_kb}/{plugin.latency.ways}")

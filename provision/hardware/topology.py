@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.hardware import performance as speeds
-from provision.hardware.performance import Performance, SideCache
+from provision.hardware.performance import Performance, SideCache, Table
 from provision.host.errors import InfraError, UserError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ MAX_CPUS = 64
 LOCAL_DISTANCE = 10
 MIN_REMOTE_DISTANCE = 11
 """Linux throws the whole table away when a remote distance is 10 or less (slit_valid(), drivers/acpi/numa/srat.c)."""
+NS_OF_DISTANCE = 10
+"""So that a node's own memory takes 100 ns."""
 MAX_DISTANCE = 254
 """255 means unreachable (ACPI 6.5, 5.2.17 System Locality Information Table)."""
 
@@ -77,6 +79,20 @@ class Topology:
     @property
     def hotplug_mb(self) -> int:
         return sum(node.hotplug_mb for node in self.nodes)
+
+    @property
+    def access_ns(self) -> Table:
+        """[initiator][target]: how long an access takes where it is to take its time. Without figures for this machine, in
+        proportion to its distances, which tell of latency, a node's own being 10 (ACPI 6.5, 5.2.17)."""
+        if self.performance is not None:
+            return self.performance.latency_ns
+        return tuple(
+            tuple(
+                NS_OF_DISTANCE * distance if a.cpus and b.memory_mb else None
+                for b, distance in zip(self.nodes, row, strict=True)
+            )
+            for a, row in zip(self.nodes, self.distances, strict=True)
+        )
 
     @property
     def tiers(self) -> dict[int, tuple[int, ...]]:

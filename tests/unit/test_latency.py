@@ -22,6 +22,17 @@ def test_a_node_s_own_memory_is_tried_and_the_farthest() -> None:
     assert slow.performance.latency(home, far) == max(ns for ns in slow.performance.latency_ns[home] if ns is not None)
 
 
+def test_without_figures_memory_is_as_far_as_it_is_distant() -> None:
+    empty = topology.load("memoryless")
+    assert empty.performance is None
+    for node, row, distances in zip(empty.nodes, empty.access_ns, empty.distances, strict=True):
+        expected = [
+            10 * far if node.cpus and to.memory_mb else None for far, to in zip(distances, empty.nodes, strict=True)
+        ]
+        assert list(row) == expected
+    assert topology.load("2node").access_ns == ((100, 210), (210, 100))
+
+
 def test_what_is_felt_as_it_should_be() -> None:
     proof = latency.judged((NEAR, FAR))
     assert proof == LatencyProof(True, "", (NEAR, FAR))
