@@ -61,13 +61,14 @@ def run(
     from provision.host.cache import Cache
 
     workload = files.load(which)
+    how = workload.latency or (Latency() if latency else None)
     options = Options(
         kernel,
         topology,
         timeout=timeout,
         clock=clock or workload.clock,
-        count_accesses=memory or latency,
-        latency=Latency() if latency else None,
+        count_accesses=memory or how is not None,
+        latency=how,
     )
     plan = runs.plan(workload, options)
     with for_stream() as progress:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from provision.hardware.qemu import Clock
+from provision.hardware.qemu import Clock, Latency
 from provision.hardware.topology import Topology
 from provision.host.errors import UserError
 
@@ -83,7 +83,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Workload:
-    """Cases that run one after the other in one guest. `where`: its file, for messages."""
+    """Cases that run one after the other in one guest. `where`: its file, for messages. `latency`: with what cache memory takes
+    its time, where it does."""
 
     name: str
     title: str
@@ -92,6 +93,7 @@ class Workload:
     clock: Clock
     cases: tuple[Case, ...]
     where: str
+    latency: Latency | None = None
 
 
 def check(workload: Workload, topology: Topology) -> None:

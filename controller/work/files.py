@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from controller.experiment import DEFAULT_KERNEL, DEFAULT_TOPOLOGY
 from controller.work.cases import MAX_MEGABYTES, MAX_ROUNDS, MAX_STEPS, Case, Kind, Parts, Placement, Single, Workload
 from controller.workloads import locality
-from provision.hardware.qemu import Clock
+from provision.hardware.qemu import Clock, Latency
 from provision.hardware.topology import MAX_CPUS, MAX_NODES
 from provision.host.errors import UserError
 
@@ -107,12 +107,18 @@ class _PartsText(_CaseText):
 AnyCase = Annotated[_ChaseText | _StreamText | _UpdateText | _PartsText, Field(discriminator="work")]
 
 
+class _LatencyText(_Text):
+    cache_kb: int = Field(default=Latency().cache_kb, strict=True, ge=1)
+    ways: int = Field(default=Latency().ways, strict=True, ge=1)
+
+
 class _WorkloadText(_Text):
     name: str | None = Field(default=None, pattern=NAME)
     title: str = ""
     kernel: str = DEFAULT_KERNEL
     topology: str = DEFAULT_TOPOLOGY
     clock: Clock = Clock.WALL
+    latency: _LatencyText | None = None
     case: list[AnyCase] = Field(min_length=1)
 
 
@@ -138,7 +144,15 @@ def _read(path: Path) -> Workload:
     for case in cases:
         _check_alone(case, f"{where}: case '{case.name}'")
     name = text.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "unnamed"
-    return Workload(name, text.title or name, text.kernel, text.topology, text.clock, cases, where)
+    latency = _latency(text.latency, where) if text.latency is not None else None
+    return Workload(name, text.title or name, text.kernel, text.topology, text.clock, cases, where, latency)
+
+
+def _latency(text: _LatencyText, where: str) -> Latency:
+    try:
+        return Latency(text.cache_kb, text.ways)
+    except ValueError as wrong:
+        raise UserError(f"latency: {wrong}", where=where, hint="such as cache_kb = 1024, ways = 8") from wrong
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from controller.work import cases, files
 from controller.work import run as runs
 from controller.work.cases import Kind, Parts, Placement, Single
 from provision.hardware import topology
-from provision.hardware.qemu import Clock
+from provision.hardware.qemu import Clock, Latency
 from provision.host.errors import UserError
 
 STREAM = 'name = "a"\nwork = "stream"\nmegabytes = 8\ncpu = 2\nnode = 1\n'
@@ -37,6 +37,13 @@ def test_a_file_says_what_runs_where(tmp_path: Path) -> None:
     ]
 
 
+def test_memory_may_take_its_time(tmp_path: Path) -> None:
+    head = 'clock = "insn"\n[latency]\n'
+    assert files.load(written(tmp_path, head + "cache_kb = 256\nways = 4\n" + case(STREAM))).latency == Latency(256, 4)
+    assert files.load(written(tmp_path, head + case(STREAM))).latency == Latency()
+    assert files.load(written(tmp_path, case(STREAM))).latency is None
+
+
 @pytest.mark.parametrize("name", files.names())
 def test_what_is_built_in_runs_on_its_machine(name: str) -> None:
     plan = runs.plan(files.load(name), Options())
@@ -57,6 +64,8 @@ def test_the_kinds_are_built_in() -> None:
         ("", "case: Field required"),
         ("surprise = 1\n" + case(STREAM), "surprise: Extra inputs are not permitted"),
         ("clock = 'sun'\n" + case(STREAM), "clock: "),
+        ("[latency]\nways = 3\n" + case(STREAM), "latency: no cache has 1024 KB in 3 ways"),
+        ("[latency]\nsurprise = 3\n" + case(STREAM), "latency.surprise: Extra inputs"),
         (case(STREAM + "surprise = 1"), "case.0.surprise: Extra inputs"),
         (case(STREAM + "steps = 1"), "case.0.steps: Extra inputs"),
         (case(STREAM.replace("stream", "chase")), "case.0.steps: Field required"),
