@@ -23,12 +23,13 @@ from controller.experiment import ProbeSet
 from controller.plan import Wanted
 from controller.shell import Shell
 from guest_kernel import build
-from provision.guest import accelerator, nodes, snapshot
+from provision.guest import accelerator, cxl, nodes, snapshot
 from provision.guest.accelerator import Qemu
 from provision.guest.guest import Guest, GuestSpec, launched
 from provision.guest.snapshot import Saved
 from provision.hardware import qemu as command_line
 from provision.hardware.qemu import Accelerator, Clock, MachineSpec, RamFiles, UserNet
+from provision.hardware.topology import Topology
 from provision.host.artifact import remove
 from provision.host.cache import Artifact, Cache, digest, digest_file
 from provision.host.deadline import Deadline
@@ -112,7 +113,14 @@ def choose(plan: Wanted, kernel: build.Kernel, cache: Cache, progress: Progress)
     wish, qemu = accelerator.from_environment(), accelerator.find_qemu()
     options = plan.options
     resolved = accelerator.resolve(
-        wish, qemu, kernel.bzimage, cache, progress, options.clock, count_accesses=options.count_accesses
+        wish,
+        qemu,
+        kernel.bzimage,
+        cache,
+        progress,
+        options.clock,
+        count_accesses=options.count_accesses,
+        cxl=bool(plan.topology.cxl_nodes),
     )
     return resolved.accelerator
 
@@ -136,8 +144,10 @@ def _spec(plan: Wanted, parts: machine.Parts, accel: Accelerator, work: Path, na
     )
 
 
-def settle(shell: Shell, clock: Clock) -> None:
-    """Put the switches where every run has them, and, where instructions count, everybody out of the workload's way."""
+def settle(shell: Shell, topology: Topology, clock: Clock) -> None:
+    """Put the switches where every run has them, CXL memory online, and, where instructions count, everybody out of the
+    workload's way."""
+    cxl.online(shell, topology)
     commands = [
         f"if [ -e /proc/sys/{name} ]; then echo {value} > /proc/sys/{name}; fi" for name, value in SETTINGS.items()
     ]
@@ -186,7 +196,7 @@ def _arm(
     cache: Cache,
     progress: Progress,
 ) -> Armed:
-    undecided = nodes.check(plan.topology, nodes.shown(shell, speeds=plan.topology.performance is not None))
+    undecided = nodes.check(plan.topology, nodes.shown(shell, speeds=plan.topology.tiered))
     hello: Mapping[str, Any] = {}
     answer: Mapping[str, Any] = {}
     if agent is not None:
@@ -221,7 +231,7 @@ def booted(
         launched(_spec(plan, parts, accel, work, name), cache, progress) as guest,
         Shell(guest, parts.image, Deadline.patient(CONNECT_SECONDS)) as shell,
     ):
-        settle(shell, plan.options.clock)
+        settle(shell, plan.topology, plan.options.clock)
         timings["start_to_ready"] = guest.timings["ready"]
         timings["start_to_first_command"] = round(time.monotonic() - began, 3)
         if plan.probes is ProbeSet.NONE:
@@ -242,6 +252,11 @@ def _host_cpu() -> list[str]:
     return [line for line in first if line.startswith(("model name", "flags"))]
 
 
+def _said(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What a topology says, without the key of a node that only CXL memory has: other templates keep their names."""
+    return {key: value for key, value in items if key != "cxl" or value}
+
+
 def inputs(plan: Wanted, parts: machine.Parts, qemu: Qemu, accel: Accelerator) -> dict[str, Any]:
     """Everything that decides what a template is; one that was made otherwise has another name and is not found.
 
@@ -260,7 +275,7 @@ def inputs(plan: Wanted, parts: machine.Parts, qemu: Qemu, accel: Accelerator) -
         "recipe": RECIPE,
         "kernel": f"{build.KIND}/{parts.kernel.path.name}",
         "image": f"image/{parts.image.id}",
-        "topology": asdict(plan.topology),
+        "topology": asdict(plan.topology, dict_factory=_said),
         "probes": plan.probes.value,
         "ring_pages": plan.options.ring_pages,
         "net": plan.options.net.value,
@@ -303,7 +318,7 @@ def _make(
     spec = _spec(plan, parts, accel, work, "mof-template", keep=draft)
     with _full_disk_named(cache, draft), launched(spec, cache, progress) as guest:
         with Shell(guest, parts.image, Deadline.patient(CONNECT_SECONDS)) as shell:
-            settle(shell, plan.options.clock)
+            settle(shell, plan.topology, plan.options.clock)
             shell.run(AGENT_COMMAND, Deadline.patient(COMMAND_SECONDS)).expect()
             with guest.control_socket() as stream:
                 agent = Agent(stream, guest.check)
@@ -332,6 +347,8 @@ def template(
 
     GuestLost when the guest is lost before it is ready, with its console in `work`. InfraError when there is no space.
     """
+    if why := snapshot.cannot_be_saved(plan.topology):
+        return None, why
     name = f"{parts.kernel.id}-{plan.topology.name}-{plan.probes.value}-{plan.options.clock.value}"
     qemu = accelerator.find_qemu()
     what = inputs(plan, parts, qemu, accel)

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from controller import machine
+from controller.plan import check_kernel
 from controller.shell import Shell
 from guest_kernel import identity
+from provision.guest import cxl
 from provision.guest.guest import GuestSpec, launched
 from provision.guest.network import Net
 from provision.hardware import topology as topologies
@@ -24,17 +26,20 @@ def opened(
 ) -> Iterator[Shell]:
     """A guest with that kernel, of four nodes if nothing else is said, and a shell in it; `append`: more kernel parameters."""
     cache = Cache()
+    wanted, machine_of = identity.parse(kernel), topology or topologies.load("4node")
+    check_kernel(wanted, machine_of)
     with (
         tempfile.TemporaryDirectory(prefix="mof-bare-") as work,
-        machine.ensured(cache, identity.parse(kernel), progress) as parts,
+        machine.ensured(cache, wanted, progress) as parts,
     ):
         spec = GuestSpec(
             kernel=parts.kernel.bzimage,
             image=parts.image,
-            topology=topology or topologies.load("4node"),
+            topology=machine_of,
             work=Path(work),
             net=Net.USER,
             append=append,
         )
         with launched(spec, cache, progress) as guest, Shell(guest, parts.image, Deadline.patient(120)) as shell:
+            cxl.online(shell, machine_of)
             yield shell

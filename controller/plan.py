@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from controller.experiment import Experiment, ProbeSet
@@ -80,7 +80,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
         )
     kernel = identity.parse(options.kernel or experiment.kernel)
     topology = topologies.load(options.topology or experiment.topology)
-    check_counting(options)
+    check_guest(kernel, topology, options)
     facts = memtoy_script.TopologyFacts(
         nodes={n.id: n.memory_mb * 2**20 for n in topology.nodes},
         cpus=frozenset(cpu for n in topology.nodes for cpu in n.cpus),
@@ -98,8 +98,8 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     return Plan(experiment, kernel, topology, probes, options, memory)
 
 
-def check_counting(options: Options) -> None:
-    """UserError when what is to be counted, or felt, cannot be in a guest of these options."""
+def check_guest(kernel: identity.KernelId, topology: Topology, options: Options) -> None:
+    """UserError when no guest is all of that."""
     if options.latency is not None and options.clock is not Clock.INSN:
         raise UserError(
             "how long memory takes is felt on the instruction clock only", where="--latency", hint="add --clock insn"
@@ -109,3 +109,19 @@ def check_counting(options: Options) -> None:
             raise accelerator.cannot_count()
         if options.count_accesses:
             raise accelerator.cannot_watch()
+        if topology.cxl_nodes:
+            raise accelerator.cannot_be_cxl()
+    if not topology.cxl_nodes:
+        return
+    if not kernel.cxl:
+        mend = f"--kernel {replace(kernel, debug=False, cxl=True)}"
+        text = f"kernel {kernel} has no drivers for CXL memory, which node {topology.cxl_nodes[0].id} is"
+        raise UserError(text, where=f"topology {topology.name}", hint=mend)
+    if options.count_accesses:
+        # The plugin is told where each node's memory is. Where the windows are is firmware's to choose, and QEMU tells of what is
+        # in them as of a device's registers.
+        raise UserError(
+            "accesses to CXL memory cannot be counted",
+            where="--memory" if options.latency is None else "--latency",
+            hint=f"leave it out, or choose another topology than {topology.name}",
+        )

@@ -10,15 +10,16 @@ from provision.host.errors import UserError
 
 SERIES = Path(__file__).parent / "series"
 
-_ID = re.compile(r"(?P<base>\d+\.\d+)-(?P<kind>base|mof)(?:\.(?P<patches>\d+))?(?P<debug>-debug)?")
+_ID = re.compile(r"(?P<base>\d+\.\d+)-(?P<kind>base|mof)(?:\.(?P<patches>\d+))?(?P<flavour>-debug|-cxl)?")
 
 
 @dataclass(frozen=True)
 class KernelId:
     """`BASE-base` (no patch), `BASE-mof` (the whole series) or `BASE-mof.N` (its first N patches).
 
-    `patches` is None for the whole series. `debug` adds the kernel's own checks (locks, folio state, page tables). `lean`
-    leaves debug information out, and with it what probes need; no id that a person types asks for that.
+    `patches` is None for the whole series. `debug` adds the kernel's own checks (locks, folio state, page tables), `cxl` the
+    drivers of CXL memory. `lean` leaves debug information out, and with it what probes need; no id that a person types asks
+    for that, nor for `debug` and `cxl` together.
     """
 
     base: str
@@ -26,11 +27,13 @@ class KernelId:
     patches: int | None = None
     debug: bool = False
     lean: bool = False
+    cxl: bool = False
 
     def __str__(self) -> str:
         kind = "mof" if self.series else "base"
         count = "" if self.patches is None else f".{self.patches}"
-        return f"{self.base}-{kind}{count}{'-debug' if self.debug else ''}{'-lean' if self.lean else ''}"
+        flavours = "".join(f"-{name}" for name in ("debug", "cxl", "lean") if getattr(self, name))
+        return f"{self.base}-{kind}{count}{flavours}"
 
     @property
     def localversion(self) -> str:
@@ -45,7 +48,7 @@ def bases() -> list[str]:
 
 def known() -> str:
     """The ids as a person may type them, for messages."""
-    return ", ".join(f"{b}-base, {b}-mof, {b}-mof.N" for b in bases()) + ", each also with -debug"
+    return ", ".join(f"{b}-base, {b}-mof, {b}-mof.N" for b in bases()) + ", each also with -debug or with -cxl"
 
 
 def parse(text: str) -> KernelId:
@@ -62,4 +65,4 @@ def parse(text: str) -> KernelId:
         length = len((SERIES / found["base"] / "series").read_text().split())
         if not 1 <= patches <= length:
             raise UserError(f"'{text}': the series has {length} patches", where="--kernel", hint=f"N is 1 to {length}")
-    return KernelId(found["base"], series, patches, found["debug"] is not None)
+    return KernelId(found["base"], series, patches, found["flavour"] == "-debug", cxl=found["flavour"] == "-cxl")

@@ -59,6 +59,8 @@ def fragments(kernel: KernelId) -> list[Path]:
         names.append("mof")
     if kernel.debug:
         names.append("debug")
+    if kernel.cxl:
+        names.append("cxl")
     if kernel.lean:
         names.append("lean")
     return [FRAGMENTS / f"{name}.config" for name in names]

@@ -11,12 +11,14 @@ import typer
 from controller.check.data import Step
 from controller.cli.progress import for_stream
 
-app = typer.Typer(help="Kernels by id: 6.12-base, 6.12-mof, 6.12-mof.3 (the first three patches), also with -debug.")
+app = typer.Typer(
+    help="Kernels by id: 6.12-base, 6.12-mof, 6.12-mof.3 (the first three patches), also with -debug or -cxl."
+)
 
 
 @app.callback()
 def group() -> None:
-    """Kernels by id: 6.12-base, 6.12-mof, 6.12-mof.3 (the first three patches), each also with -debug."""
+    """Kernels by id: 6.12-base, 6.12-mof, 6.12-mof.3 (the first three patches), each also with -debug or -cxl."""
 
 
 @app.command()

@@ -60,7 +60,7 @@ def check(
     one = topology.load(which)
     topology.check_host(one)
     with for_stream() as progress, opened(kernel or DEFAULT_KERNEL, progress, topology=one) as shell:
-        wrong = nodes.check(one, nodes.shown(shell, speeds=one.performance is not None))
+        wrong = nodes.check(one, nodes.shown(shell, speeds=one.tiered))
     for line in wrong:
         print(line)
     if not wrong:

@@ -90,7 +90,7 @@ def plan(workload: Workload, options: Options) -> Plan:
 
 def plan_for(workload: Workload, kernel: identity.KernelId, topology: Topology, options: Options) -> Plan:
     """The same for a kernel and a machine that are known already. UserError, InfraError."""
-    plans.check_counting(options)
+    plans.check_guest(kernel, topology, options)
     cases.check(workload, topology)
     topologies.check_host(topology)
     return Plan(workload, kernel, topology, options)

@@ -97,6 +97,14 @@ def cannot_watch() -> UserError:
     )
 
 
+def cannot_be_cxl() -> UserError:
+    """What to say to somebody who wants both KVM and CXL memory: to QEMU that is registers, of which each access leaves KVM,
+    and from which it cannot fetch an instruction."""
+    return UserError(
+        "KVM cannot run from CXL memory", where="--topology", hint="unset MOF_ACCEL, or choose a topology without cxl"
+    )
+
+
 def resolve(
     wish: Accelerator,
     qemu: Qemu,
@@ -106,14 +114,18 @@ def resolve(
     clock: Clock = Clock.WALL,
     *,
     count_accesses: bool = False,
+    cxl: bool = False,
 ) -> Choice:
     """The accelerator to use. AUTO falls back to TCG with one note; KVM that does not work is an InfraError.
 
-    Instructions and accesses are counted by TCG alone: then KVM is not looked for, and wishing for it is a UserError.
+    Instructions and accesses are counted by TCG alone, and CXL memory is there with it alone: then KVM is not looked for, and
+    wishing for it is a UserError.
     """
+    if wish is Accelerator.KVM and cxl:
+        raise cannot_be_cxl()
     if wish is Accelerator.KVM and (clock is Clock.INSN or count_accesses):
         raise cannot_count() if clock is Clock.INSN else cannot_watch()
-    if wish is Accelerator.TCG or clock is Clock.INSN or count_accesses:
+    if wish is Accelerator.TCG or clock is Clock.INSN or count_accesses or cxl:
         return Choice(Accelerator.TCG)
     answer = kvm_works(qemu, kernel, cache, progress)
     if answer.works:

@@ -303,7 +303,14 @@ def launched(spec: GuestSpec, cache: Cache, progress: Progress) -> Iterator[Gues
     check_version(spec.topology, qemu.number)
     wish = spec.accelerator if spec.accelerator is not Accelerator.AUTO else accelerator.from_environment()
     choice = accelerator.resolve(
-        wish, qemu, spec.kernel, cache, progress, spec.clock, count_accesses=spec.count_accesses
+        wish,
+        qemu,
+        spec.kernel,
+        cache,
+        progress,
+        spec.clock,
+        count_accesses=spec.count_accesses,
+        cxl=bool(spec.topology.cxl_nodes),
     )
     built = memctl.ensure(cache, qemu.number, progress) if spec.count_accesses else None
     log = spec.work / QEMU_LOG

@@ -190,8 +190,8 @@ def check(topology: Topology, seen: Shown) -> list[str]:
             wrong.append(f"node {asked.id} shows distances {_numbers(got.distances)}, not {distances}")
     if abs(seen.swap_mb - topology.swap_mb) > 1:
         wrong.append(f"the guest shows {seen.swap_mb} MB of swap, not {topology.swap_mb}")
-    if topology.performance is not None:
-        wrong += _check_speeds(topology, topology.performance, seen.speeds)
+    if topology.tiered:
+        wrong += _check_speeds(topology, seen.speeds)
     return wrong
 
 
@@ -200,9 +200,18 @@ _WRITING = {Writing.BACK: 0, Writing.THROUGH: 1, Writing.NONE: 2}
 """Linux' numbers for them in sysfs (enum cache_indexing, cache_write_policy: include/linux/node.h)."""
 
 
-def _check_speeds(topology: Topology, performance: Performance, seen: ShownSpeeds | None) -> list[str]:
+def _check_speeds(topology: Topology, seen: ShownSpeeds | None) -> list[str]:
     if seen is None:
         return ["the guest was not asked how fast its memory is"]
+    wrong = _check_tables(topology, topology.performance, seen) if topology.performance is not None else []
+    if dict(seen.tiers) != topology.tiers:
+        wrong.append(f"the guest shows memory tiers {_tiers(seen.tiers)}, not {_tiers(topology.tiers)}")
+    if dict(seen.demotion) != topology.demotion:
+        wrong.append(f"the guest demotes {_tiers(seen.demotion)}, not {_tiers(topology.demotion)}")
+    return wrong
+
+
+def _check_tables(topology: Topology, performance: Performance, seen: ShownSpeeds) -> list[str]:
     wrong = []
     for what, unit, table, got in (
         ("latency", "ns", performance.latency_ns, seen.latency_ns),
@@ -225,10 +234,6 @@ def _check_speeds(topology: Topology, performance: Performance, seen: ShownSpeed
             asked = (cache.size_kb, cache.line, _INDEXING[cache.indexing], _WRITING[cache.writing])
             if (there := seen.caches.get((node.id, cache.level))) != asked:
                 wrong.append(f"node {node.id} shows a side cache {cache.level} of {there}, not {asked}")
-    if dict(seen.tiers) != topology.tiers:
-        wrong.append(f"the guest shows memory tiers {_tiers(seen.tiers)}, not {_tiers(topology.tiers)}")
-    if dict(seen.demotion) != topology.demotion:
-        wrong.append(f"the guest demotes {_tiers(seen.demotion)}, not {_tiers(topology.demotion)}")
     return wrong
 
 

@@ -27,6 +27,7 @@ def draw(topology: Topology, width: int = 100) -> str:
             *_matrix("latency in ns, by the CPUs' node and the memory's", topology, _rows(performance.latency_ns)),
         ]
         lines += ["", *_matrix("bandwidth in MB/s", topology, _rows(performance.bandwidth_mb))]
+    if topology.tiered:
         lines += ["", *_tiers(topology)]
     if topology.source:
         lines += ["", f"source: {topology.source}"]
@@ -58,7 +59,9 @@ def _box(topology: Topology, node: Node) -> list[str]:
     if node.hotplug_mb:
         lines.append(f"room for {node.hotplug_mb:,} MB")
     lines += [f"side cache {cache.level}: {cache.size_kb:,} KB" for cache in node.caches]
-    if topology.performance is not None and node.memory_mb:
+    if node.cxl:
+        lines.append("CXL")
+    if topology.tiered and node.memory_mb:
         lines.append(f"tier {next(tier for tier, nodes in topology.tiers.items() if node.id in nodes)}")
     return lines
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from provision.hardware import cxl
 from provision.hardware.performance import Performance
 from provision.hardware.topology import HOTPLUG_STEP_MB, Node, Topology
 from provision.host.errors import InfraError
@@ -158,11 +159,17 @@ class MachineSpec:
 
 
 def check_version(topology: Topology, version: tuple[int, ...]) -> None:
-    """InfraError when this QEMU cannot tell of such a machine.
+    """InfraError when this QEMU cannot make such a machine, or cannot tell of it.
 
     With an HMAT, QEMU 7.2 tells of memory on nodes that have none, and Linux then ignores the whole table
     (hmat_parse_proximity_domain(), drivers/acpi/numa/hmat.c). 10.0 does not.
     """
+    if topology.cxl_nodes and version < cxl.OLDEST_QEMU:
+        raise InfraError(
+            f"QEMU {'.'.join(map(str, version))} has no CXL memory that a guest can use as its own",
+            where=f"topology {topology.name}",
+            hint=f"use QEMU {cxl.OLDEST_QEMU[0]}, or make node {topology.cxl_nodes[0].id} one without cxl",
+        )
     empty = [node.id for node in topology.nodes if not node.memory_mb]
     if topology.performance is not None and empty and version[0] < 8:
         raise InfraError(
@@ -182,20 +189,23 @@ def kernel_command_line(spec: MachineSpec) -> str:
 def arguments(spec: MachineSpec) -> list[str]:
     """QEMU's arguments, without the program itself.
 
-    ValueError when the accelerator is not decided, or cannot count instructions or accesses and is to.
+    ValueError when the accelerator is not decided, or cannot do what is asked for: count instructions or accesses, CXL.
     """
     if spec.plugin is not None and spec.accelerator is not Accelerator.TCG:
         raise ValueError("only TCG has plugins")
+    if spec.topology.cxl_nodes and spec.accelerator is not Accelerator.TCG:
+        raise ValueError("only TCG runs from CXL memory")
     return [
         *("-name", f"guest={_text(spec.name)}"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *_processor(spec),
         *_memory(spec.topology, spec.ram),
+        *cxl.devices([node.id for node in spec.topology.cxl_nodes]),
         *("-kernel", str(spec.kernel)),
         *("-append", kernel_command_line(spec)),
         *_disks(spec),
-        *_network(spec.net),
+        *_network(spec),
         *_ports(spec),
         # A guest that is forked gets another number, and its kernel reseeds at once (drivers/virt/vmgenid.c).
         *("-device", "vmgenid,guid=auto"),
@@ -213,12 +223,15 @@ DIRECT_MAP = 0xFFFF888000000000
 
 
 def memory_pieces(topology: Topology) -> list[tuple[int, int, int]]:
-    """Where the nodes' memory is in the guest's physical addresses: (start, bytes, node), by rising address."""
-    total = topology.total_memory_mb << 20
+    """Where the nodes' memory is in the guest's physical addresses: (start, bytes, node), by rising address. CXL memory aside,
+    which is where firmware puts its windows."""
+    total = topology.boot_memory_mb << 20
     low = total if total < LOW_MEMORY else LOW_MEMORY_OF_MORE
     pieces = []
     begin = 0
     for node in topology.nodes:
+        if node.cxl:
+            continue
         end = begin + (node.memory_mb << 20)
         if begin < min(end, low):
             pieces.append((begin, min(end, low) - begin, node.id))
@@ -272,6 +285,8 @@ def _processor(spec: MachineSpec) -> list[str]:
     hmat = any(node.initiator is not None for node in spec.topology.nodes)
     # Parts that no guest of ours uses cost time in the firmware and in the kernel's probing.
     machine = "q35,usb=off,vmport=off,smbus=off,sata=off" + (",hmat=on" if hmat else "")
+    if slow := spec.topology.cxl_nodes:
+        machine += cxl.machine([(node.id, node.memory_mb) for node in slow])
     return ["-machine", machine, "-accel", accelerator, *counted, "-cpu", cpu, "-smp", _smp(spec.topology)]
 
 
@@ -302,11 +317,13 @@ def _backend(node: Node, ram: RamFiles | None) -> str:
 def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
     room = topology.hotplug_mb
     # A slot for each piece of the least size, as many as there can be (ACPI_MAX_RAM_SLOTS, QEMU's include/hw/acpi).
-    slots = (
-        f",slots={min(MAX_SLOTS, room // HOTPLUG_STEP_MB)},maxmem={topology.total_memory_mb + room}M" if room else ""
-    )
-    args = ["-m", f"size={topology.total_memory_mb}M{slots}"]
+    slots = f",slots={min(MAX_SLOTS, room // HOTPLUG_STEP_MB)},maxmem={topology.boot_memory_mb + room}M" if room else ""
+    args = ["-m", f"size={topology.boot_memory_mb}M{slots}"]
     for node in topology.nodes:
+        if node.cxl:
+            # No part of firmware's tables: only the device's memory.
+            args += ["-object", _backend(node, ram)]
+            continue
         option = f"node,nodeid={node.id}"
         if node.memory_mb:
             args += ["-object", _backend(node, ram)]
@@ -317,7 +334,7 @@ def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
         args += ["-numa", option]
     for a, row in enumerate(topology.distances):
         for b, value in enumerate(row):
-            if a != b:
+            if a != b and not topology.nodes[a].cxl and not topology.nodes[b].cxl:
                 args += ["-numa", f"dist,src={a},dst={b},val={value}"]
     if topology.performance is not None:
         args += _performance(topology, topology.performance)
@@ -350,7 +367,7 @@ def _disks(spec: MachineSpec) -> list[str]:
     }
     args = [
         *("-blockdev", json.dumps(root)),
-        *("-device", f"virtio-blk-pci,drive=root,serial={ROOT_SERIAL}"),
+        *_virtio(spec, f"virtio-blk-pci,drive=root,serial={ROOT_SERIAL}"),
     ]
     if spec.swap_fd is not None:
         # Nobody reads it after the guest: nothing has to reach the host's disk.
@@ -369,29 +386,34 @@ def _disks(spec: MachineSpec) -> list[str]:
         args += [
             *("-add-fd", f"fd={spec.swap_fd},set=1,opaque=swap"),
             *("-blockdev", json.dumps(swap)),
-            *("-device", f"virtio-blk-pci,drive=swap,serial={SWAP_SERIAL}"),
+            *_virtio(spec, f"virtio-blk-pci,drive=swap,serial={SWAP_SERIAL}"),
         ]
     return args
 
 
-def _network(net: UserNet | TapNet) -> list[str]:
+def _virtio(spec: MachineSpec, device: str) -> list[str]:
+    return ["-device", device + (cxl.BESIDE if spec.topology.cxl_nodes else "")]
+
+
+def _network(spec: MachineSpec) -> list[str]:
+    net = spec.net
     if isinstance(net, TapNet):
         backend = f"tap,id=net0,fd={net.fd}"
     else:
         backend = f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{net.port}-{GUEST_ADDRESS}:{SSH_PORT}"
-    return ["-netdev", backend, "-device", "virtio-net-pci,netdev=net0,romfile="]
+    return ["-netdev", backend, *_virtio(spec, "virtio-net-pci,netdev=net0,romfile=")]
 
 
 def _ports(spec: MachineSpec) -> list[str]:
     return [
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
-        *("-device", "virtio-rng-pci,rng=rng0"),
+        *_virtio(spec, "virtio-rng-pci,rng=rng0"),
         # Appended to: a fork's console goes on where that of its template ended.
         *("-chardev", f"file,id=console,append=on,path={_text(spec.console)}"),
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={spec.qmp_fd},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
-        *("-device", "virtio-serial-pci"),
+        *_virtio(spec, "virtio-serial-pci"),
         *("-chardev", f"socket,id=control,fd={spec.control_fd},server=on,wait=off"),
         *("-device", f"virtserialport,chardev=control,name={CONTROL_PORT}"),
         *("-chardev", f"file,id=records,path={_text(spec.records)}"),

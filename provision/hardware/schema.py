@@ -33,6 +33,7 @@ class NodeModel(BaseModel):
     cpus: list[Count] = []
     initiator: Count | None = None
     hotplug_mb: Count = 0
+    cxl: Annotated[bool, Field(strict=True)] = False
     cache: list[CacheModel] = []
 
 

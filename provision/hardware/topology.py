@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.hardware import cxl
 from provision.hardware import performance as speeds
 from provision.hardware.performance import Performance, SideCache, Table
 from provision.host.errors import InfraError, UserError
@@ -44,7 +45,8 @@ HOST_OVERHEAD_MB = 256
 class Node:
     """A node. No CPUs: a memory-only node. `memory_mb` 0: CPUs only. `initiator`: the node whose CPUs are nearest to
     this node's memory, for the firmware's HMAT; None leaves that table out. `hotplug_mb`: memory that can be added later.
-    `caches`: on the memory's side, the nearest to the CPUs first."""
+    `caches`: on the memory's side, the nearest to the CPUs first. `cxl`: the memory is a CXL device, and the node is there when
+    the guest has been told to use it."""
 
     id: int
     memory_mb: int
@@ -52,6 +54,7 @@ class Node:
     initiator: int | None = None
     hotplug_mb: int = 0
     caches: tuple[SideCache, ...] = ()
+    cxl: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,21 @@ class Topology:
     @property
     def total_memory_mb(self) -> int:
         return sum(node.memory_mb for node in self.nodes)
+
+    @property
+    def boot_memory_mb(self) -> int:
+        """What firmware tells of: all but CXL memory."""
+        return sum(node.memory_mb for node in self.nodes if not node.cxl)
+
+    @property
+    def cxl_nodes(self) -> tuple[Node, ...]:
+        """Those whose memory is a CXL device: the last ones."""
+        return tuple(node for node in self.nodes if node.cxl)
+
+    @property
+    def tiered(self) -> bool:
+        """Whether Linux is told of memory that may be slower than other."""
+        return self.performance is not None or any(node.cxl for node in self.nodes)
 
     @property
     def cpu_count(self) -> int:
@@ -100,9 +118,12 @@ class Topology:
         initiators = {
             node.id: node.id if node.cpus or node.initiator is None else node.initiator
             for node in self.nodes
-            if node.memory_mb
+            if node.memory_mb and not node.cxl
         }
-        return speeds.tiers(self.performance, initiators)
+        known = speeds.tiers(self.performance, initiators)
+        if slow := tuple(node.id for node in self.cxl_nodes):
+            known[cxl.ADISTANCE_TIMES * speeds.ADISTANCE_DRAM >> speeds.CHUNK_BITS] = slow
+        return known
 
     @property
     def demotion(self) -> dict[int, tuple[int, ...]]:
@@ -146,11 +167,21 @@ def parse(text: str, name: str, where: str) -> Topology:
         raise UserError(f"this is not TOML: {wrong}", where=where, hint="mend the syntax there") from wrong
     model = validate(data, where)
     nodes = tuple(
-        Node(given.id, given.memory_mb, tuple(given.cpus), given.initiator, given.hotplug_mb, _caches(given))
+        Node(
+            given.id,
+            given.memory_mb,
+            tuple(given.cpus),
+            given.initiator,
+            given.hotplug_mb,
+            _caches(given),
+            given.cxl,
+        )
         for given in sorted(model.node, key=lambda given: given.id)
     )
     _check_nodes(nodes, where)
     _check_cpus(nodes, model.cpus, where)
+    slow = [node.id for node in nodes if node.cxl]
+    cxl.check_all(slow, timed=model.latency_ns is not None, bad=_bad(where))
     performance = _performance(model, nodes, where)
     if model.distances is not None:
         distances = tuple(tuple(row) for row in model.distances)
@@ -160,6 +191,7 @@ def parse(text: str, name: str, where: str) -> Topology:
     else:
         distances = _uniform(len(nodes))
     _check_distances(distances, len(nodes), where)
+    cxl.check_distances(slow, distances, _bad(where))
     if performance is not None:
         speeds.check_order(performance.latency_ns, distances, _bad(where))
         nodes = _with_initiators(nodes, performance, where)
@@ -251,6 +283,8 @@ def _check_nodes(nodes: Sequence[Node], where: str) -> None:
     with_cpus = {node.id for node in nodes if node.cpus}
     for node in nodes:
         key = f"node {node.id}"
+        if node.cxl:
+            cxl.check_node(node.id, node.memory_mb, node.cpus, node.hotplug_mb, node.initiator, bad)
         if over := node.memory_mb % MEMORY_STEP_MB:
             text = f"{key}: memory_mb: {node.memory_mb} is no multiple of {MEMORY_STEP_MB}"
             raise bad(text, f"say {node.memory_mb + MEMORY_STEP_MB - over}")
@@ -261,9 +295,10 @@ def _check_nodes(nodes: Sequence[Node], where: str) -> None:
             raise bad(f"{key}: it has neither memory nor CPUs", "give it memory_mb, cpus, or both")
         if node.initiator is not None and node.initiator not in with_cpus:
             raise bad(f"{key}: initiator: node {node.initiator} has no CPUs", "name a node that has CPUs")
-    total = sum(node.memory_mb for node in nodes)
+    total = sum(node.memory_mb for node in nodes if not node.cxl)
     if total < MIN_TOTAL_MB:
-        raise bad(f"memory_mb: {total} MB in all nodes together", f"{MIN_TOTAL_MB} MB at least, else it does not boot")
+        where_it_is = "beside CXL memory" if total < sum(node.memory_mb for node in nodes) else "in all nodes together"
+        raise bad(f"memory_mb: {total} MB {where_it_is}", f"{MIN_TOTAL_MB} MB at least, else it does not boot")
 
 
 def _check_cpus(nodes: Sequence[Node], count: int | None, where: str) -> None:
@@ -290,10 +325,13 @@ def _check_cpus(nodes: Sequence[Node], count: int | None, where: str) -> None:
     # Linux numbers nodes as it meets them in the firmware's table, where CPUs come first (acpi_map_pxm_to_node(),
     # drivers/acpi/numa/srat.c; build_srat(), QEMU's hw/i386/acpi-build.c). The guest's numbers have to be ours.
     met = list(dict.fromkeys(home[cpu] for cpu in sorted(home)))
-    met += [node.id for node in nodes if not node.cpus]
+    met += [node.id for node in nodes if not node.cpus and not node.cxl]
+    met += [node.id for node in nodes if node.cxl]
     for number, node_id in enumerate(met):
         if number != node_id:
-            mend = "number first the nodes with CPUs, in the order of their lowest CPU, then the others"
+            mend = (
+                "number first the nodes with CPUs, in the order of their lowest CPU, then the others, CXL memory last"
+            )
             raise bad(f"node.id: the guest's kernel would call node {node_id} node {number}", mend)
 
 

@@ -143,8 +143,8 @@ def test_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"kvm": KvmAnswer(False, "it hangs")}
     monkeypatch.setattr(accelerator, "kvm_works", lambda *_: answers["kvm"])
 
-    def resolve(wish: Accelerator, notes: Notes) -> Choice:
-        return accelerator.resolve(wish, Qemu("q", "10"), Path("k"), Cache(tmp_path), notes)
+    def resolve(wish: Accelerator, notes: Notes, cxl: bool = False) -> Choice:
+        return accelerator.resolve(wish, Qemu("q", "10"), Path("k"), Cache(tmp_path), notes, cxl=cxl)
 
     notes = Notes()
     assert resolve(Accelerator.AUTO, notes) == Choice(Accelerator.TCG, "it hangs")
@@ -153,5 +153,8 @@ def test_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InfraError, match="KVM was asked for and does not work: it hangs"):
         resolve(Accelerator.KVM, notes)
     answers["kvm"] = KvmAnswer(True, "")
+    assert resolve(Accelerator.AUTO, notes, cxl=True) == Choice(Accelerator.TCG)
+    with pytest.raises(UserError, match="KVM cannot run from CXL memory"):
+        resolve(Accelerator.KVM, notes, cxl=True)
     assert resolve(Accelerator.AUTO, notes) == resolve(Accelerator.KVM, notes) == Choice(Accelerator.KVM)
     assert len(notes.notes) == 1

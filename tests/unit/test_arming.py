@@ -18,7 +18,8 @@ from provision.guest.accelerator import Qemu
 from provision.guest.network import Net
 from provision.hardware import topology
 from provision.hardware.qemu import Accelerator, Clock
-from provision.host.cache import digest
+from provision.host.cache import Cache, digest
+from provision.host.progress import Silent
 from provision.image.image import Image
 
 QEMU = Qemu("/usr/bin/qemu-system-x86_64", "10.0.2", "QEMU emulator version 10.0.2 (Debian 1)")
@@ -82,6 +83,18 @@ def test_the_host_s_processor_counts_where_it_reaches_the_guest(plan: Plan, monk
     monkeypatch.setattr(arming, "_host_cpu", lambda: ["model name: another"])
     assert name(plan) == emulated
     assert name(plan, accel=Accelerator.KVM) != virtual
+
+
+def test_a_topology_without_cxl_memory_is_told_without_it(plan: Plan) -> None:
+    """A key that only CXL memory has would give every template that there is another name."""
+    told = arming.inputs(plan, PARTS, QEMU, Accelerator.TCG)["topology"]
+    assert set(told["nodes"][0]) == {"id", "memory_mb", "cpus", "initiator", "hotplug_mb", "caches"}
+
+
+def test_a_guest_with_cxl_memory_is_not_saved(plan: Plan, tmp_path: Path) -> None:
+    slow = dataclasses.replace(plan, topology=topology.load("cxl"))
+    found = arming.template(slow, PARTS, Accelerator.TCG, Cache(tmp_path / "cache"), tmp_path, Silent())
+    assert found == (None, "this guest cannot be saved: QEMU does not save what CXL devices have been set to")
 
 
 def test_a_template_keeps_what_it_stands_on(plan: Plan) -> None:

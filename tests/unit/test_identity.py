@@ -8,7 +8,10 @@ from guest_kernel import identity
 from provision.host.errors import UserError
 
 
-@pytest.mark.parametrize("text", ["6.12-base", "6.12-mof", "6.12-mof.3", "6.12-base-debug", "6.12-mof.5-debug"])
+@pytest.mark.parametrize(
+    "text",
+    ["6.12-base", "6.12-mof", "6.12-mof.3", "6.12-base-debug", "6.12-mof.5-debug", "6.12-base-cxl", "6.12-mof.5-cxl"],
+)
 def test_an_id_reads_back_as_it_was_typed(text: str) -> None:
     assert str(identity.parse(text)) == text
 
@@ -25,6 +28,8 @@ def test_the_release_carries_the_id() -> None:
         ("6.12-mof.0", "the series has"),
         ("6.12-mof.77", "the series has"),
         ("6.12-base.1", "only mof kernels count patches"),
+        ("6.12-mof-debug-cxl", "unknown kernel id"),
+        ("6.12-mof-lean", "unknown kernel id"),
         ("../../etc", "unknown kernel id"),
         ("6.12-MOF", "unknown kernel id"),
     ],

@@ -48,3 +48,21 @@ def test_the_symbol_is_asked_for_only_where_the_series_brings_it() -> None:
     assert "mof" not in names("6.12-mof.1")
     assert "mof" in names("6.12-mof")
     assert names("6.12-mof-debug")[-1] == "debug"
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("6.12-base", []),
+        ("6.12-mof.1", []),
+        ("6.12-mof", ["mof"]),
+        ("6.12-base-debug", ["debug"]),
+        ("6.12-mof-debug", ["mof", "debug"]),
+        ("6.12-base-cxl", ["cxl"]),
+        ("6.12-mof-cxl", ["mof", "cxl"]),
+    ],
+)
+def test_a_flavour_is_a_fragment_more_and_changes_nothing_for_others(text: str, more: list[str]) -> None:
+    """A kernel is kept under what went into it: with another fragment, every one would be built anew."""
+    usual = ["core", "virtio", "memory", "tracing"]
+    assert [p.stem for p in kconfig.fragments(identity.parse(text))] == [*usual, *more]

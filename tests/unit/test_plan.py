@@ -78,6 +78,28 @@ def test_the_memory_of_a_plan_is_that_of_its_largest_case(tmp_path: Path) -> Non
     assert planned(tmp_path, "anon foo 8p\nfile /etc/passwd\n").memory is None
 
 
+def test_a_kernel_without_drivers_for_cxl_memory_is_refused_with_one_that_has_them(tmp_path: Path) -> None:
+    script = "anon foo 8p\nmap foo\nmbind foo bind 2\n"
+    assert planned(tmp_path, script, topology="cxl", kernel="6.12-mof.3-cxl").topology.name == "cxl"
+    for kernel, mend in (
+        (None, "6.12-mof-cxl"),
+        ("6.12-mof.3", "6.12-mof.3-cxl"),
+        ("6.12-base-debug", "6.12-base-cxl"),
+    ):
+        with pytest.raises(UserError, match="has no drivers for CXL memory, which node 2 is") as caught:
+            planned(tmp_path, script, topology="cxl", kernel=kernel)
+        assert caught.value.hint == f"--kernel {mend}"
+
+
+def test_what_cannot_be_had_beside_cxl_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"topology": "cxl", "kernel": "6.12-mof-cxl"}
+    with pytest.raises(UserError, match="--memory: accesses to CXL memory cannot be counted"):
+        planned(tmp_path, "anon foo 8p\n", count_accesses=True, **options)
+    monkeypatch.setenv("MOF_ACCEL", "kvm")
+    with pytest.raises(UserError, match="KVM cannot run from CXL memory"):
+        planned(tmp_path, "anon foo 8p\n", **options)
+
+
 def test_instructions_under_kvm_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOF_ACCEL", "kvm")
     with pytest.raises(UserError, match="KVM cannot count instructions"):

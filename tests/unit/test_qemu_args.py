@@ -54,6 +54,8 @@ CASES = {
     ),
     # A guest that counts instructions, and whose memory can be saved.
     "insn-template": dataclasses.replace(SPEC, clock=Clock.INSN, ram=RamFiles(Path("/cache/a,b"), private=False)),
+    # CXL memory beside, for which all other devices are told more.
+    "cxl": dataclasses.replace(SPEC, topology=topology.load("cxl")),
     # A fork of one.
     "fork": dataclasses.replace(SPEC, incoming=True, ram=RamFiles(Path("/cache/t"), private=True)),
 }

@@ -25,7 +25,17 @@ GOOD = nodes("id = 0\nmemory_mb = 256\ncpus = [0]", "id = 1\nmemory_mb = 256\ncp
 
 
 def test_the_presets_are_these() -> None:
-    assert topology.presets() == ["1node", "2node", "4node", "8node", "ia64-2006", "memoryless", "slow-tier", "snc"]
+    assert topology.presets() == [
+        "1node",
+        "2node",
+        "4node",
+        "8node",
+        "cxl",
+        "ia64-2006",
+        "memoryless",
+        "slow-tier",
+        "snc",
+    ]
 
 
 def test_four_nodes_hold_a_256_mb_segment_each() -> None:
