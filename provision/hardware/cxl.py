@@ -4,12 +4,18 @@ Each such node is a device of its own behind a host bridge of its own, in a wind
 (CFMWS: CXL specification 3.0, 9.17.1.3). Firmware does not map it: the guest's kernel does, when it is told to
 (provision/guest/cxl.py). For a window of which the SRAT does not tell Linux makes a node, with the next number that is free,
 in the order of the windows (acpi_parse_cfmws(), drivers/acpi/numa/srat.c).
+
+How fast it is Linux adds up (drivers/cxl/core/cdat.c): what the HMAT says of the port behind which the device is, the link, and
+what the device says of itself. So firmware is told of less than that. A port has a proximity domain of its own, above those of
+the windows, which are not in the SRAT either: were it one of theirs, Linux would take its latency for the memory's
+(hmat_calculate_adistance(), drivers/acpi/numa/hmat.c).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from provision.hardware.performance import ADISTANCE_DRAM, Performance
 from provision.host.errors import UserError
 
 STEP_MB = 256
@@ -21,9 +27,17 @@ MOST = 8
 DISTANCE = 20
 """From and to CXL memory, whatever a SLIT says: Linux makes its table of distances of the nodes in the SRAT, and of others
 assumes that (__node_distance(), mm/numa_memblks.c)."""
-ADISTANCE_TIMES = 5
-"""So many times the abstract distance of DRAM, where Linux does not know how fast it is (MEMTIER_DEFAULT_DAX_ADISTANCE,
-drivers/dax/kmem.c)."""
+ADISTANCE = 5 * ADISTANCE_DRAM
+"""Its abstract distance where Linux does not know how fast it is (MEMTIER_DEFAULT_DAX_ADISTANCE, drivers/dax/kmem.c)."""
+
+DEVICE_NS = 150
+WRITE_MORE_NS = 100
+MOST_MB = 16_000
+"""What QEMU's device says of itself: so long to read, so much longer to write, at so many MB/s
+(ct3_build_cdat_entries_for_mr(), hw/mem/cxl_type3.c)."""
+LINK_NS = 2
+"""What Linux computes for QEMU's link, rounded up (cxl_pci_get_latency(), drivers/cxl/core/pci.c)."""
+LEAST_NS = DEVICE_NS + LINK_NS + 1
 
 OLDEST_QEMU = (10,)
 """8.0 has volatile devices, 9.1 lets other devices reach them (x-max-bounce-buffer-size); what was tried is 10.0."""
@@ -45,7 +59,14 @@ Bad = Callable[[str, str], UserError]
 
 
 def check_node(
-    node: int, memory_mb: int, cpus: Sequence[int], hotplug_mb: int, initiator: int | None, bad: Bad
+    node: int,
+    memory_mb: int,
+    cpus: Sequence[int],
+    hotplug_mb: int,
+    initiator: int | None,
+    *,
+    cached: bool,
+    bad: Bad,
 ) -> None:
     """Whether a node can be CXL memory. UserError, made by `bad`."""
     key = f"node {node}"
@@ -54,22 +75,28 @@ def check_node(
     if hotplug_mb:
         raise bad(f"{key}: hotplug_mb: CXL memory does not grow", "take it away, or add a node")
     if initiator is not None:
-        raise bad(f"{key}: initiator: firmware does not tell of CXL memory", "take it away")
+        raise bad(f"{key}: initiator: that of CXL memory is found in latency_ns", "take it away")
+    if cached:
+        raise bad(f"{key}: cache: firmware has no words for one beside CXL memory", "take it away")
     if not memory_mb or memory_mb % STEP_MB:
         more = max(STEP_MB, -(-memory_mb // STEP_MB) * STEP_MB)
         raise bad(f"{key}: memory_mb: {memory_mb} is no multiple of {STEP_MB}, as CXL memory is", f"say {more}")
 
 
-def check_all(nodes: Sequence[int], *, timed: bool, bad: Bad) -> None:
-    """`nodes`: those that are CXL memory. `timed`: the file says how fast memory is. UserError, made by `bad`."""
+def check_all(nodes: Sequence[int], performance: Performance | None, bad: Bad) -> None:
+    """`nodes`: those that are CXL memory. UserError, made by `bad`."""
     if len(nodes) > MOST:
         raise bad(f"node: {len(nodes)} nodes are CXL memory", f"{MOST} at most")
-    if nodes and timed:
-        # What Linux knows of it comes from the device (CDAT) and from the port that it is behind (drivers/cxl/core/cdat.c).
-        raise bad(
-            f"latency_ns: node {nodes[0]} is CXL memory, of which the HMAT does not tell",
-            "leave latency_ns out, or cxl",
-        )
+    if performance is None:
+        return
+    for key, table in (("latency_ns", performance.latency_ns), ("bandwidth_mb", performance.bandwidth_mb)):
+        for initiator, row in enumerate(table):
+            for node in nodes:
+                value = row[node]
+                if value is None or (value >= LEAST_NS if key == "latency_ns" else value <= MOST_MB):
+                    continue
+                mend = f"{LEAST_NS} at least" if key == "latency_ns" else f"{MOST_MB} at most"
+                raise bad(f"{key}: {value} from node {initiator} to node {node}, which is CXL memory of QEMU's", mend)
 
 
 def check_distances(nodes: Sequence[int], distances: Sequence[Sequence[int]], bad: Bad) -> None:
@@ -83,6 +110,14 @@ def check_distances(nodes: Sequence[int], distances: Sequence[Sequence[int]], ba
                 )
 
 
+def assumed(nodes: Sequence[int], distances: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """The square with what Linux takes for the distances of those nodes."""
+    return tuple(
+        tuple(DISTANCE if a != b and (a in nodes or b in nodes) else value for b, value in enumerate(row))
+        for a, row in enumerate(distances)
+    )
+
+
 def machine(nodes: Sequence[tuple[int, int]]) -> str:
     """More of -machine: a window for each (node, MB), in the order of nodes."""
     windows = (
@@ -92,13 +127,21 @@ def machine(nodes: Sequence[tuple[int, int]]) -> str:
     return ",cxl=on" + "".join(windows)
 
 
-def devices(nodes: Sequence[int]) -> list[str]:
-    """A host bridge, a port and a device for each node, whose memory is the backend ram<node>. The device's serial number is
-    the node's: by it the guest finds out which is which."""
+def port(node: int, count: int) -> int:
+    """The proximity domain of the port behind which the node's memory is, of so many nodes with CXL memory."""
+    return node + count
+
+
+def devices(nodes: Sequence[int], *, timed: bool) -> list[str]:
+    """A host bridge, a port and a device for each node, whose memory is the backend ram<node>; `timed`: the HMAT tells of the
+    ports. The device's serial number is the node's: by it the guest finds out which is which."""
     args: list[str] = []
     for number, node in enumerate(nodes):
         bus = _FIRST_BUS + _BUSES * number
         args += ["-device", f"pxb-cxl,id=cxl{node},bus=pcie.0,bus_nr={bus}"]
         args += ["-device", f"cxl-rp,id=cxlport{node},bus=cxl{node},chassis={number},slot=0"]
         args += ["-device", f"cxl-type3,id=cxlmem{node},bus=cxlport{node},volatile-memdev=ram{node},sn={node}"]
+        if timed:
+            domain = port(node, len(nodes))
+            args += ["-object", f"acpi-generic-port,id=cxlfirmware{node},pci-bus=cxl{node},node={domain}"]
     return args

@@ -6,7 +6,7 @@ It goes into the firmware's HMAT (ACPI 6.5, 5.2.28), of which Linux makes access
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -119,10 +119,10 @@ def check_local(latency: Table, bad: Bad) -> None:
                 raise bad(what, "make its own the lowest")
 
 
-def check_order(latency: Table, distances: Sequence[Sequence[int]], bad: Bad) -> None:
-    """What is further by latency is not nearer by distance."""
+def check_order(latency: Table, distances: Sequence[Sequence[int]], apart: Collection[int], bad: Bad) -> None:
+    """What is further by latency is not nearer by distance; `apart`: nodes whose distance says nothing."""
     for initiator, row in enumerate(latency):
-        there = [(value, target) for target, value in enumerate(row) if value is not None]
+        there = [(value, target) for target, value in enumerate(row) if value is not None and target not in apart]
         for value, target in there:
             for other, further in there:
                 if value < other and distances[initiator][target] > distances[initiator][further]:
@@ -188,10 +188,16 @@ ALIKE = 10
 (mt_set_default_dram_perf(), mm/memory-tiers.c)."""
 
 
-def tiers(performance: Performance | None, initiators: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+def tiers(
+    performance: Performance | None,
+    initiators: Mapping[int, int],
+    assumed: Mapping[int, int],
+    write_more_ns: Mapping[int, int],
+) -> dict[int, tuple[int, ...]]:
     """Nodes by memory tier, the fastest first, as Linux 6.12 makes them of an HMAT (mt_perf_to_adistance()).
 
-    `initiators`: of each node with memory, the nearest node with CPUs, itself where it has some.
+    `initiators`: of each node with memory, the nearest node with CPUs, itself where it has some. `assumed`: abstract distances of
+    nodes that are not DRAM where nothing is known. `write_more_ns`: of nodes where it takes longer to write than to read.
     """
     found: dict[int, list[int]] = {}
     own = [node for node, initiator in initiators.items() if node == initiator]
@@ -201,11 +207,12 @@ def tiers(performance: Performance | None, initiators: Mapping[int, int]) -> dic
         abs(value - base) * ALIKE <= base for node in own for value, base in zip(measured[node], reference, strict=True)
     )
     for node in initiators:
-        distance = ADISTANCE_DRAM
+        distance = assumed.get(node, ADISTANCE_DRAM)
         if alike and reference is not None:
             # In this order, in whole numbers, read and write counted both.
             latency, bandwidth = measured[node]
-            distance = distance * (2 * latency) // (2 * reference[0]) * (2 * reference[1]) // (2 * bandwidth)
+            both = 2 * latency + write_more_ns.get(node, 0)
+            distance = ADISTANCE_DRAM * both // (2 * reference[0]) * (2 * reference[1]) // (2 * bandwidth)
         found.setdefault(distance >> CHUNK_BITS, []).append(node)
     return {tier: tuple(found[tier]) for tier in sorted(found)}
 

@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from provision.hardware import cxl
-from provision.hardware.performance import Performance
 from provision.hardware.topology import HOTPLUG_STEP_MB, Node, Topology
 from provision.host.errors import InfraError
 
@@ -201,7 +200,7 @@ def arguments(spec: MachineSpec) -> list[str]:
         *("-display", "none"),
         *_processor(spec),
         *_memory(spec.topology, spec.ram),
-        *cxl.devices([node.id for node in spec.topology.cxl_nodes]),
+        *cxl.devices([node.id for node in spec.topology.cxl_nodes], timed=spec.topology.performance is not None),
         *("-kernel", str(spec.kernel)),
         *("-append", kernel_command_line(spec)),
         *_disks(spec),
@@ -337,19 +336,34 @@ def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
             if a != b and not topology.nodes[a].cxl and not topology.nodes[b].cxl:
                 args += ["-numa", f"dist,src={a},dst={b},val={value}"]
     if topology.performance is not None:
-        args += _performance(topology, topology.performance)
+        args += _ports_of_cxl(topology)
+        args += _performance(topology)
     return args
 
 
-def _performance(topology: Topology, performance: Performance) -> list[str]:
+def _ports_of_cxl(topology: Topology) -> list[str]:
+    """Nodes of QEMU's with nothing on them: their numbers are the proximity domains that the ports of CXL memory have, and
+    below those the ones that Linux gives to the windows. QEMU wants all distances or none."""
+    slow = [node.id for node in topology.cxl_nodes]
+    empty = [*slow, *(cxl.port(node, len(slow)) for node in slow)]
+    args = [part for node in empty for part in ("-numa", f"node,nodeid={node}")]
+    everybody = range(len(topology.nodes) + len(slow))
+    for a in everybody:
+        for b in everybody:
+            if a != b and (a in empty or b in empty):
+                args += ["-numa", f"dist,src={a},dst={b},val={cxl.DISTANCE}"]
+    return args
+
+
+def _performance(topology: Topology) -> list[str]:
     """The firmware's HMAT. QEMU wants latency and bandwidth before caches, and a lower level's cache before a higher one's."""
     args: list[str] = []
-    for kind, unit, table in (("latency", "", performance.latency_ns), ("bandwidth", "M", performance.bandwidth_mb)):
-        for initiator, row in enumerate(table):
-            for target, value in enumerate(row):
-                if value is not None:
-                    pair = f"hmat-lb,initiator={initiator},target={target}"
-                    args += ["-numa", f"{pair},hierarchy=memory,data-type=access-{kind},{kind}={value}{unit}"]
+    for initiator, target, latency, _ in topology.hmat:
+        pair = f"hmat-lb,initiator={initiator},target={target},hierarchy=memory"
+        args += ["-numa", f"{pair},data-type=access-latency,latency={latency}"]
+    for initiator, target, _, bandwidth in topology.hmat:
+        pair = f"hmat-lb,initiator={initiator},target={target},hierarchy=memory"
+        args += ["-numa", f"{pair},data-type=access-bandwidth,bandwidth={bandwidth}M"]
     for node in topology.nodes:
         for cache in node.caches:
             what = f"hmat-cache,node-id={node.id},size={cache.size_kb}K,level={cache.level}"

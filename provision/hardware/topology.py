@@ -113,17 +113,37 @@ class Topology:
         )
 
     @property
+    def hmat(self) -> tuple[tuple[int, int, int, int], ...]:
+        """What firmware says: (initiator, target, ns, MB/s), both as proximity domains. Those of nodes are their numbers; CXL
+        memory has that of its port, and of its latency what is up to there."""
+        if self.performance is None:
+            return ()
+        slow = {node.id for node in self.cxl_nodes}
+        found = []
+        for initiator, row in enumerate(self.performance.latency_ns):
+            for target, latency in enumerate(row):
+                if latency is None:
+                    continue
+                bandwidth = self.performance.bandwidth(initiator, target)
+                if target in slow:
+                    to_port = latency - cxl.DEVICE_NS - cxl.LINK_NS
+                    found.append((initiator, cxl.port(target, len(slow)), to_port, bandwidth))
+                else:
+                    found.append((initiator, target, latency, bandwidth))
+        return tuple(found)
+
+    @property
     def tiers(self) -> dict[int, tuple[int, ...]]:
         """Nodes with memory by Linux' number of their memory tier, the fastest first."""
-        initiators = {
-            node.id: node.id if node.cpus or node.initiator is None else node.initiator
-            for node in self.nodes
-            if node.memory_mb and not node.cxl
-        }
-        known = speeds.tiers(self.performance, initiators)
-        if slow := tuple(node.id for node in self.cxl_nodes):
-            known[cxl.ADISTANCE_TIMES * speeds.ADISTANCE_DRAM >> speeds.CHUNK_BITS] = slow
-        return known
+        nobody = -1
+        initiators = {}
+        for node in self.nodes:
+            own = node.id if node.cpus or not node.cxl else nobody
+            if node.memory_mb:
+                initiators[node.id] = own if node.cpus or node.initiator is None else node.initiator
+        slow = [node.id for node in self.cxl_nodes]
+        assumed, more = dict.fromkeys(slow, cxl.ADISTANCE), dict.fromkeys(slow, cxl.WRITE_MORE_NS)
+        return speeds.tiers(self.performance, initiators, assumed, more)
 
     @property
     def demotion(self) -> dict[int, tuple[int, ...]]:
@@ -180,20 +200,21 @@ def parse(text: str, name: str, where: str) -> Topology:
     )
     _check_nodes(nodes, where)
     _check_cpus(nodes, model.cpus, where)
-    slow = [node.id for node in nodes if node.cxl]
-    cxl.check_all(slow, timed=model.latency_ns is not None, bad=_bad(where))
     performance = _performance(model, nodes, where)
+    slow = [node.id for node in nodes if node.cxl]
+    cxl.check_all(slow, performance, _bad(where))
     if model.distances is not None:
         distances = tuple(tuple(row) for row in model.distances)
     elif performance is not None:
         scale = (LOCAL_DISTANCE, MIN_REMOTE_DISTANCE, MAX_DISTANCE)
         distances = speeds.distances_from(performance.latency_ns, *scale, _bad(where))
+        distances = cxl.assumed(slow, distances)
     else:
         distances = _uniform(len(nodes))
     _check_distances(distances, len(nodes), where)
     cxl.check_distances(slow, distances, _bad(where))
     if performance is not None:
-        speeds.check_order(performance.latency_ns, distances, _bad(where))
+        speeds.check_order(performance.latency_ns, distances, slow, _bad(where))
         nodes = _with_initiators(nodes, performance, where)
     _check_caches(nodes, performance, where)
     return Topology(name, nodes, distances, model.swap_mb, performance, model.title, model.source)
@@ -284,7 +305,9 @@ def _check_nodes(nodes: Sequence[Node], where: str) -> None:
     for node in nodes:
         key = f"node {node.id}"
         if node.cxl:
-            cxl.check_node(node.id, node.memory_mb, node.cpus, node.hotplug_mb, node.initiator, bad)
+            cxl.check_node(
+                node.id, node.memory_mb, node.cpus, node.hotplug_mb, node.initiator, cached=bool(node.caches), bad=bad
+            )
         if over := node.memory_mb % MEMORY_STEP_MB:
             text = f"{key}: memory_mb: {node.memory_mb} is no multiple of {MEMORY_STEP_MB}"
             raise bad(text, f"say {node.memory_mb + MEMORY_STEP_MB - over}")

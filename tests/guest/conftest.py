@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from controller.shell import Result, Shell
 from controller.workloads.memtoy import output
 from controller.workloads.memtoy.output import CommandResult
 from guest_kernel import identity
+from guest_kernel.identity import KernelId
+from provision.guest import cxl
 from provision.guest.guest import Guest, GuestSpec, launched
 from provision.guest.network import Net
 from provision.hardware import topology as topologies
@@ -159,16 +161,17 @@ class Lab:
 def opened(
     work: Path,
     *,
-    kernel: str = "6.12-mof",
+    kernel: str | KernelId = "6.12-mof",
     topology: str = "4node",
     net: Net = Net.USER,
     append: str = "",
     count_accesses: bool = False,
 ) -> Iterator[Lab]:
     """A guest of its own; `append`: more kernel parameters. Its log is to have no complaint when it is done with."""
-    if _debug and not identity.parse(kernel).debug and kernel != "6.12-base":
-        kernel, append = f"{kernel}-debug", f"{append} {DEBUG_PARAMETERS}".strip()
-    parts = machine.ensure(Cache(), identity.parse(kernel), Silent())
+    wanted = identity.parse(kernel) if isinstance(kernel, str) else kernel
+    if _debug and wanted.series and not wanted.debug:
+        wanted, append = replace(wanted, debug=True), f"{append} {DEBUG_PARAMETERS}".strip()
+    parts = machine.ensure(Cache(), wanted, Silent())
     spec = GuestSpec(
         kernel=parts.kernel.bzimage,
         image=parts.image,
@@ -179,6 +182,7 @@ def opened(
         count_accesses=count_accesses,
     )
     with launched(spec, Cache(), Silent()) as guest, Shell(guest, parts.image, Deadline.after(60)) as shell:
+        cxl.online(shell, spec.topology)
         yield Lab(guest, shell, parts)
         assert not complaints.found(shell)
 

@@ -51,8 +51,8 @@ BAD = {
     "odd size": (FIRST + slow(memory_mb=300), "node 1: memory_mb: 300 is no multiple of 256", "say 512"),
     "no size": (FIRST + slow(memory_mb=0), "node 1: memory_mb: 0 is no multiple of 256", "say 256"),
     "room": (FIRST + slow(more="hotplug_mb = 128"), "node 1: hotplug_mb: CXL memory does not grow", "add a node"),
-    "initiator": (FIRST + slow(more="initiator = 0"), "node 1: initiator: firmware does not tell", "take it away"),
-    "cache": (FIRST + slow(more="cache = [{size_kb = 4}]"), "node 1: cache: without latency_ns", "firmware"),
+    "initiator": (FIRST + slow(more="initiator = 0"), "node 1: initiator: that of CXL memory is found", "take it away"),
+    "cache": (FIRST + slow(more="cache = [{size_kb = 4}]"), "node 1: cache: firmware has no words", "take it away"),
     "not a boolean": (FIRST + "[[node]]\nid = 1\nmemory_mb = 256\ncxl = 1\n", "node[1].cxl", "correct the value"),
     "not last": (
         FIRST + slow() + "[[node]]\nid = 2\nmemory_mb = 256\n",
@@ -61,9 +61,14 @@ BAD = {
     ),
     "nothing else": (slow(0, 512) + "[[node]]\nid = 1\ncpus = [0]\n", "memory_mb: 0 MB beside CXL memory", "256 MB"),
     "latencies": (
-        "latency_ns = [[100, 300]]\n" + FIRST + slow(),
-        "latency_ns: node 1 is CXL memory, of which the HMAT does not tell",
-        "leave latency_ns out",
+        "latency_ns = [[100, 152]]\n" + FIRST + slow(),
+        "latency_ns: 152 from node 0 to node 1, which is CXL memory of QEMU's",
+        "153 at least",
+    ),
+    "bandwidth": (
+        "latency_ns = [[100, 200]]\nbandwidth_mb = [[40000, 16001]]\n" + FIRST + slow(),
+        "bandwidth_mb: 16001 from node 0 to node 1, which is CXL memory of QEMU's",
+        "16000 at most",
     ),
     "distances": (
         "distances = [[10, 30], [30, 10]]\n" + FIRST + slow(),
@@ -86,6 +91,45 @@ def test_refused_with_file_key_and_mend(name: str) -> None:
     assert "\n" not in line
 
 
+TIMED = parse(
+    "latency_ns = [[100, 200, 300, 400], [200, 100, 500, 350]]\n"
+    + FIRST
+    + "[[node]]\nid = 1\nmemory_mb = 512\ncpus = [1]\n"
+    + slow(2)
+    + slow(3)
+)
+
+
+def test_distances_do_not_follow_from_latencies() -> None:
+    assert TIMED.distances == ((10, 20, 20, 20), (20, 10, 20, 20), (20, 20, 10, 20), (20, 20, 20, 10))
+    assert [node.initiator for node in TIMED.nodes] == [0, 1, 0, 1]
+
+
+def test_firmware_is_told_of_the_way_to_the_port() -> None:
+    """152 ns less: that much Linux adds for the link and the device. Node 2's port is domain 4, node 3's is 5."""
+    told = [(initiator, target, latency) for initiator, target, latency, _ in TIMED.hmat]
+    assert told[:4] == [(0, 0, 100), (0, 1, 200), (0, 4, 148), (0, 5, 248)]
+    assert told[4:] == [(1, 0, 200), (1, 1, 100), (1, 4, 348), (1, 5, 198)]
+    args = qemu.arguments(dataclasses.replace(SPEC, topology=TIMED))
+    assert "acpi-generic-port,id=cxlfirmware3,pci-bus=cxl3,node=5" in args
+    assert [one for one in args if one.startswith("node,") and "memdev" not in one] == [
+        f"node,nodeid={node}" for node in (2, 3, 4, 5)
+    ]
+    assert sum(one.startswith("dist,") for one in args) == 6 * 5, "QEMU wants all of them"
+
+
+def test_tiers_by_latency_to_read_and_to_write() -> None:
+    # It takes 100 ns more to write: 576 * 700 / 200 * 20000 / 6666 and 576 * 800 / 200 * 20000 / 5714, each rounded down.
+    assert TIMED.tiers == {4: (0, 1), 47: (2,), 63: (3,)}
+    uneven = parse(
+        "latency_ns = [[100, 200, 300], [200, 150, 300]]\n"
+        + FIRST
+        + "[[node]]\nid = 1\nmemory_mb = 512\ncpus = [1]\n"
+        + slow(2)
+    )
+    assert uneven.tiers == {4: (0, 1), 22: (2,)}, "Linux compares with nothing, and CXL memory is what kmem assumes"
+
+
 def test_each_node_is_a_device_with_a_bridge_and_a_window() -> None:
     told = qemu.arguments(dataclasses.replace(SPEC, topology=TWO))
     machine = told[told.index("-machine") + 1]
@@ -95,7 +139,9 @@ def test_each_node_is_a_device_with_a_bridge_and_a_window() -> None:
     assert "size=512M" in told
     assert "pxb-cxl,id=cxl2,bus=pcie.0,bus_nr=136" in told
     assert "cxl-type3,id=cxlmem2,bus=cxlport2,volatile-memdev=ram2,sn=2" in told
-    assert not [one for one in told if one.startswith(("node,nodeid=1", "dist"))], "no part of firmware's tables"
+    assert not [one for one in told if one.startswith(("node,nodeid=1", "dist", "acpi"))], (
+        "no part of firmware's tables"
+    )
 
 
 def test_other_devices_can_reach_it() -> None:
