@@ -54,6 +54,6 @@ def online(shell: Shell, topology: Topology) -> None:
         raise InfraError(
             f"the guest cannot use its CXL memory: {said[-1]}",
             where=f"topology {topology.name}",
-            hint="the guest's log (dmesg) may say more; a kernel for it is 6.12-base-cxl",
+            hint="its log (dmesg) may say more; a kernel for it has -cxl in its id",
             detail="\n".join(said[:-1]),
         )

@@ -83,12 +83,18 @@ def check_node(
         raise bad(f"{key}: memory_mb: {memory_mb} is no multiple of {STEP_MB}, as CXL memory is", f"say {more}")
 
 
-def check_all(nodes: Sequence[int], performance: Performance | None, bad: Bad) -> None:
-    """`nodes`: those that are CXL memory. UserError, made by `bad`."""
+def check_all(nodes: Sequence[int], performance: Performance | None, *, room: bool, bad: Bad) -> None:
+    """`nodes`: those that are CXL memory. `room`: there is some for more memory, anywhere. UserError, made by `bad`."""
     if len(nodes) > MOST:
         raise bad(f"node: {len(nodes)} nodes are CXL memory", f"{MOST} at most")
     if performance is None:
         return
+    if nodes and room:
+        # QEMU's SRAT has the room on the last of its nodes (build_srat(), hw/i386/acpi-build.c): that is a port here, and Linux
+        # would make a node of it.
+        raise bad(
+            "hotplug_mb: beside CXL memory and latency_ns QEMU has the room elsewhere", "leave one of the three out"
+        )
     for key, table in (("latency_ns", performance.latency_ns), ("bandwidth_mb", performance.bandwidth_mb)):
         for initiator, row in enumerate(table):
             for node in nodes:
@@ -130,6 +136,19 @@ def machine(nodes: Sequence[tuple[int, int]]) -> str:
 def port(node: int, count: int) -> int:
     """The proximity domain of the port behind which the node's memory is, of so many nodes with CXL memory."""
     return node + count
+
+
+def empty_nodes(nodes: Sequence[int], count: int) -> list[str]:
+    """Nodes of QEMU's with nothing on them, beside an HMAT; `count`: how many the topology has. Their numbers are the proximity
+    domains of the ports, and below those the ones that Linux gives to the windows. QEMU wants all distances or none."""
+    empty = [*nodes, *(port(node, len(nodes)) for node in nodes)]
+    args = [part for node in empty for part in ("-numa", f"node,nodeid={node}")]
+    everybody = range(count + len(nodes))
+    for a in everybody:
+        for b in everybody:
+            if a != b and (a in empty or b in empty):
+                args += ["-numa", f"dist,src={a},dst={b},val={DISTANCE}"]
+    return args
 
 
 def devices(nodes: Sequence[int], *, timed: bool) -> list[str]:

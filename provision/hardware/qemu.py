@@ -336,22 +336,8 @@ def _memory(topology: Topology, ram: RamFiles | None) -> list[str]:
             if a != b and not topology.nodes[a].cxl and not topology.nodes[b].cxl:
                 args += ["-numa", f"dist,src={a},dst={b},val={value}"]
     if topology.performance is not None:
-        args += _ports_of_cxl(topology)
+        args += cxl.empty_nodes([node.id for node in topology.cxl_nodes], len(topology.nodes))
         args += _performance(topology)
-    return args
-
-
-def _ports_of_cxl(topology: Topology) -> list[str]:
-    """Nodes of QEMU's with nothing on them: their numbers are the proximity domains that the ports of CXL memory have, and
-    below those the ones that Linux gives to the windows. QEMU wants all distances or none."""
-    slow = [node.id for node in topology.cxl_nodes]
-    empty = [*slow, *(cxl.port(node, len(slow)) for node in slow)]
-    args = [part for node in empty for part in ("-numa", f"node,nodeid={node}")]
-    everybody = range(len(topology.nodes) + len(slow))
-    for a in everybody:
-        for b in everybody:
-            if a != b and (a in empty or b in empty):
-                args += ["-numa", f"dist,src={a},dst={b},val={cxl.DISTANCE}"]
     return args
 
 

@@ -202,7 +202,7 @@ def parse(text: str, name: str, where: str) -> Topology:
     _check_cpus(nodes, model.cpus, where)
     performance = _performance(model, nodes, where)
     slow = [node.id for node in nodes if node.cxl]
-    cxl.check_all(slow, performance, _bad(where))
+    cxl.check_all(slow, performance, room=any(node.hotplug_mb for node in nodes), bad=_bad(where))
     if model.distances is not None:
         distances = tuple(tuple(row) for row in model.distances)
     elif performance is not None:

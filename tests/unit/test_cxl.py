@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from provision.guest import cxl
+from provision.guest import cxl, nodes
+from provision.guest.nodes import Shown
 from provision.hardware import qemu, topology
 from provision.hardware.qemu import Accelerator
 from provision.hardware.topology import Topology
 from provision.host.deadline import Deadline
 from provision.host.errors import InfraError, UserError
-from tests.unit.test_qemu_args import SPEC
+from tests.unit.test_qemu_args import GOLDEN, SPEC
 
 FIRST = "[[node]]\nid = 0\nmemory_mb = 512\ncpus = [0]\n"
 
@@ -69,6 +70,11 @@ BAD = {
         "latency_ns = [[100, 200]]\nbandwidth_mb = [[40000, 16001]]\n" + FIRST + slow(),
         "bandwidth_mb: 16001 from node 0 to node 1, which is CXL memory of QEMU's",
         "16000 at most",
+    ),
+    "room beside latencies": (
+        "latency_ns = [[100, 200]]\n" + FIRST + "hotplug_mb = 128\n" + slow(),
+        "hotplug_mb: beside CXL memory and latency_ns",
+        "leave one",
     ),
     "distances": (
         "distances = [[10, 30], [30, 10]]\n" + FIRST + slow(),
@@ -152,6 +158,31 @@ def test_other_devices_can_reach_it() -> None:
     assert all("bus=pcie.0" in one and "x-max-bounce-buffer-size=" in one for one in virtio)
     usual = qemu.arguments(SPEC)
     assert not [one for one in usual if ",bus=" in one or "bounce" in one or "cxl" in one]
+
+
+def seen() -> Shown:
+    """What a real guest of the preset printed."""
+    shown = nodes.parse((GOLDEN / "nodes-cxl.txt").read_text())
+    return dataclasses.replace(shown, speeds=nodes.parse_speeds((GOLDEN / "speeds-cxl.txt").read_text()))
+
+
+def test_a_guest_that_sees_what_was_asked_for() -> None:
+    assert nodes.check(topology.load("cxl"), seen()) == []
+
+
+def test_each_difference_is_a_line() -> None:
+    preset, shown = topology.load("cxl"), seen()
+    assert shown.speeds is not None
+    offline = dataclasses.replace(shown, nodes=shown.nodes[:2])
+    assert nodes.check(preset, offline) == ["the guest shows nodes 0,1, not 0,1,2"]
+    half = dataclasses.replace(shown, nodes=(*shown.nodes[:2], dataclasses.replace(shown.nodes[2], memory_mb=256)))
+    assert nodes.check(preset, half) == ["node 2 shows 256 MB, not 512"]
+    slower = dataclasses.replace(shown.speeds, access0={**shown.speeds.access0, 2: ((), 296, 4000)})
+    assert nodes.check(preset, dataclasses.replace(shown, speeds=slower)) == [
+        "node 2 shows its nearest CPUs as ((), 296, 4000), not ((), 295, 4000)"
+    ]
+    untimed = dataclasses.replace(preset, performance=None)
+    assert nodes.check(untimed, shown) == ["the guest shows memory tiers 4: 0,1; 32: 2, not 4: 0,1; 22: 2"]
 
 
 def test_only_tcg_runs_from_it() -> None:
