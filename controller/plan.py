@@ -98,6 +98,14 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     return Plan(experiment, kernel, topology, probes, options, memory)
 
 
+def check_kernel(kernel: identity.KernelId, topology: Topology) -> None:
+    """UserError when the kernel lacks the drivers that the topology takes."""
+    if topology.cxl_nodes and not kernel.cxl:
+        mend = f"--kernel {replace(kernel, debug=False, cxl=True)}"
+        text = f"kernel {kernel} has no drivers for CXL memory, which node {topology.cxl_nodes[0].id} is"
+        raise UserError(text, where=f"topology {topology.name}", hint=mend)
+
+
 def check_guest(kernel: identity.KernelId, topology: Topology, options: Options) -> None:
     """UserError when no guest is all of that."""
     if options.latency is not None and options.clock is not Clock.INSN:
@@ -111,13 +119,8 @@ def check_guest(kernel: identity.KernelId, topology: Topology, options: Options)
             raise accelerator.cannot_watch()
         if topology.cxl_nodes:
             raise accelerator.cannot_be_cxl()
-    if not topology.cxl_nodes:
-        return
-    if not kernel.cxl:
-        mend = f"--kernel {replace(kernel, debug=False, cxl=True)}"
-        text = f"kernel {kernel} has no drivers for CXL memory, which node {topology.cxl_nodes[0].id} is"
-        raise UserError(text, where=f"topology {topology.name}", hint=mend)
-    if options.count_accesses:
+    check_kernel(kernel, topology)
+    if topology.cxl_nodes and options.count_accesses:
         # The plugin is told where each node's memory is. Where the windows are is firmware's to choose, and QEMU tells of what is
         # in them as of a device's registers.
         raise UserError(
