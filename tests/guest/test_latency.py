@@ -121,5 +121,5 @@ def test_copies_pay_and_what_is_not_felt_is_not_claimed(
     assert any("only modelled: from node" in text for text in verdict["warnings"])
     (modelled,) = verdict["cases"]
     assert modelled["cost_per_page"]["unit"] == "instructions"
-    assert abs(modelled["cost_per_page"]["value"] / plain["cost_per_page"]["value"] - 1) < 0.02
+    assert abs(modelled["cost_per_page"]["value"] / plain["cost_per_page"]["value"] - 1) < 0.05
     assert modelled["accesses"]["waiting"]["stall_ns"] > 64 * PAGES * LOCAL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -135,18 +134,19 @@ def test_a_lazy_migration_is_where_the_kernel_says_page_by_page(tmp_path: Path, 
 
 
 def test_counting_does_not_slow_down_much_and_being_off_not_at_all() -> None:
-    """`mof bench --only memory` has more of it, and finer limits: here the host may be busy."""
+    """`mof bench --only memory` has finer limits, and more memory. Here the host may be busy, so it is memory that its caches
+    hold, and the better of two rounds: calls that had stayed in the code would be in both."""
     works = {
-        "chase": replace(memory.WORKS["chase"], steps=2_000_000),
-        "stream": replace(memory.WORKS["stream"], rounds=2),
+        "chase": replace(memory.WORKS["chase"], megabytes=1, steps=8_000_000),
+        "stream": replace(memory.WORKS["stream"], megabytes=1, rounds=16),
     }
-    found = memory.measured(identity.parse("6.12-mof"), 1, Cache(), Silent(), works)
+    found = memory.measured(identity.parse("6.12-mof"), 2, Cache(), Silent(), works)
     for name in works:
         counted, idle = found[f"memory.{name}_counted"], found[f"memory.{name}_idle"]
         assert not isinstance(counted, Absent), counted
         assert not isinstance(idle, Absent), idle
-        assert statistics.median(counted) <= 3
-        assert statistics.median(idle) <= 1.5
+        assert min(counted) <= 3
+        assert min(idle) <= 1.4
 
 
 def test_a_plugin_that_does_not_load_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
