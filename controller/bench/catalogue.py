@@ -85,7 +85,9 @@ def _many(count: int) -> Iterator[Figure]:
 
 def _memory() -> Iterator[Figure]:
     for work in ("chase", "stream"):
-        yield Figure(f"memory.{work}_counted", f"{work}, accesses counted / no controller", "x", Kind.RATIO, target=3.0)
+        yield Figure(
+            f"memory.{work}_counted", f"{work}, accesses counted / controller that is off", "x", Kind.RATIO, target=3.0
+        )
         yield Figure(
             f"memory.{work}_idle", f"{work}, controller that is off / no controller", "x", Kind.RATIO, target=1.1
         )
