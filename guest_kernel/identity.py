@@ -51,6 +51,14 @@ def known() -> str:
     return ", ".join(f"{b}-base, {b}-mof, {b}-mof.N" for b in bases()) + ", each also with -debug or with -cxl"
 
 
+def check_series(kernel: KernelId) -> None:
+    """UserError when it has no patch of the series."""
+    if not kernel.series:
+        raise UserError(
+            f"{kernel} does not migrate lazily", where="--kernel", hint=f"name one such as {kernel.base}-mof"
+        )
+
+
 def parse(text: str) -> KernelId:
     """The id, or UserError with the known ones. `mof.0` is `base` under another name and is refused."""
     found = _ID.fullmatch(text)

@@ -45,6 +45,7 @@ from controller.plan import Options, Plan
 from controller.shell import Shell
 from controller.workloads import program
 from controller.workloads.memtoy import output
+from guest_kernel import identity
 from guest_kernel.build import Kernel
 from guest_kernel.identity import KernelId
 from provision.hardware.qemu import CPU_TCG, Accelerator, Clock
@@ -149,8 +150,7 @@ def bed(cache: Cache, kernel: KernelId, features: tuple[str, ...], progress: Pro
 
 def kernels(wanted: KernelId) -> Mapping[Variant, KernelId]:
     """The kernel of each variant. UserError when the one that is wanted has no patch of the series."""
-    if not wanted.series:
-        raise UserError(f"{wanted} does not migrate lazily", where="--kernel", hint="name one such as 6.12-mof")
+    identity.check_series(wanted)
     before = replace(wanted, patches=BEFORE_PATCHES)
     return {variant: before if variant is Variant.BEFORE else wanted for variant in Variant}
 

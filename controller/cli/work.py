@@ -96,7 +96,7 @@ def break_even(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
 ) -> int:
-    """When moving pays: one thread initialises, three work; pages stay, move at once, or lazily."""
+    """When moving pays: one thread initialises, three work; pages stay, move at once, or lazily. 1 when a case is not correct."""
     from controller.experiment import DEFAULT_KERNEL
     from controller.work import payoff, payoff_run
     from provision.host.cache import Cache
@@ -108,18 +108,22 @@ def break_even(
     setting = payoff.Setting(megabytes, rounds, local, touched)
     planned = payoff_run.plans(setting, times, kernel or DEFAULT_KERNEL, timeout)
     with for_stream() as progress:
-        panels, facts, folders = payoff_run.measure(setting, planned, Cache(), progress)
+        measured = payoff_run.measure(setting, planned, Cache(), progress)
+    panels = measured.panels
+    if measured.failed is not None:
+        print(json.dumps(measured.failed.told, indent=1) if as_json else measured.failed.summary)
+        return 1
     if as_json:
         print(json.dumps(payoff.as_data(setting, panels), indent=1))
     else:
         print(payoff.text(panels))
-        print("\n".join(f"  {folder}" for folder in folders))
+        print("\n".join(f"  {folder}" for folder in measured.folders))
     if write is not None:
         words = [*(f"--remote {one:g}" for one in times), f"--local {local} --megabytes {megabytes} --rounds {rounds}"]
         words += [f"--touched {touched}"] if touched < 100 else []
         words += [f"--kernel {kernel}"] if kernel else []
         for path in payoff_run.keep(
-            write, setting, panels, facts, f"mof work break-even {' '.join(words)} --write docs"
+            write, setting, panels, measured.facts, f"mof work break-even {' '.join(words)} --write docs"
         ):
             print(f"  {path}", file=sys.stderr if as_json else sys.stdout)
     return 0

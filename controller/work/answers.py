@@ -148,6 +148,18 @@ def _ended(status: int) -> str:
     return f"it ended with status {status}" if status else ""
 
 
+def overall(outcomes: Sequence[Outcome], *, undecided: bool, lost: bool) -> str:
+    """The worst of the cases; `lost` without a guest; `undecided` where it is not the machine that was asked for, or where
+    accesses were not counted."""
+    if lost:
+        return "lost"
+    for state in (State.WRONG, State.FAILED, State.TIMED_OUT):
+        if any(one.state is state for one in outcomes):
+            return state.value
+    uncounted = any(one.traffic is not None and one.traffic.lost for one in outcomes)
+    return "undecided" if undecided or uncounted else State.CORRECT.value
+
+
 def as_data(outcome: Outcome) -> dict[str, Any]:
     """As work.json has it."""
     found: dict[str, Any] = {

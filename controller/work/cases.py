@@ -103,7 +103,7 @@ def check(workload: Workload, topology: Topology) -> None:
 
 
 def _check_case(work: Single | Parts, topology: Topology, where: str) -> None:
-    nodes = {cpu: node.id for node in topology.nodes for cpu in node.cpus}
+    nodes = topology.node_of_cpu
     cpus = (work.cpu,) if isinstance(work, Single) else (work.init_cpu, *work.cpus)
     for cpu in cpus:
         if cpu not in nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.plan import Options
@@ -23,6 +24,7 @@ FARTHEST = 100.0
 def plans(setting: Setting, times: Sequence[float], kernel: str, timeout: float) -> list[tuple[float, runs.Plan]]:
     """By distance. UserError when there is no such machine, or no such kernel."""
     wanted = identity.parse(kernel)
+    identity.check_series(wanted)
     work = payoff.workload(setting, kernel)
     found = []
     for one in times:
@@ -40,23 +42,34 @@ def _topology(setting: Setting, times: float) -> Topology:
     return topologies.parse(payoff.topology(setting, times), f"remote-{times:g}", "--remote")
 
 
-def measure(
-    setting: Setting, planned: Sequence[tuple[float, runs.Plan]], cache: Cache, progress: Progress
-) -> tuple[list[Panel], str, list[Path]]:
-    """The panels, the machine in words, and the run folders. InfraError when memory is not felt, or a case is not correct;
-    GuestLost."""
-    panels, folders, facts = [], [], ""
+@dataclass(frozen=True)
+class Measured:
+    """The panels, the machine in words, and the run folders; `failed`: the run that was not correct, with which it ended."""
+
+    panels: list[Panel]
+    facts: str
+    folders: list[Path]
+    failed: runs.Done | None = None
+
+
+def measure(setting: Setting, planned: Sequence[tuple[float, runs.Plan]], cache: Cache, progress: Progress) -> Measured:
+    """InfraError when memory is not felt; GuestLost."""
+    panels: list[Panel] = []
+    folders: list[Path] = []
+    facts = ""
     for times, plan in planned:
         progress.note(f"remote memory {times:g} times as far")
         done = runs.run(plan, cache, progress)
         folders.append(done.folder)
         if done.lost is not None:
             raise done.lost
+        if not done.correct:
+            return Measured(panels, facts, folders, done)
         if done.told["latency"]["kind"] != "felt":
             raise InfraError(f"the guest does not feel how long memory takes: {done.told['latency']['why']}")
         panels.append(payoff.panel(setting, times, done.outcomes))
         facts = f"kernel {done.told['kernel']['id']}, QEMU {done.told['qemu']}"
-    return panels, facts, folders
+    return Measured(panels, facts, folders)
 
 
 def keep(folder: Path, setting: Setting, panels: Sequence[Panel], facts: str, command: str) -> list[Path]:

@@ -195,7 +195,7 @@ def _seen(memory: MemoryController, case: Case, folder: RunFolder) -> Seen:
 
 def traffic(seen: Seen, topology: Topology) -> Traffic:
     """Of the process that accessed most. Pure."""
-    nodes = {cpu: node.id for node in topology.nodes for cpu in node.cpus}
+    nodes = topology.node_of_cpu
     by: Counter[int] = Counter()
     for one in seen.user:
         by[one.table] += one.reads + one.writes
@@ -209,7 +209,7 @@ def _conclude(plan: Plan, recording: _Recording, lost: str) -> tuple[dict[str, A
     folder, kernel, armed = recording.folder, recording.kernel, recording.armed
     outcomes, clock = recording.outcomes, plan.options.clock
     warnings = [*recording.undecided, *recording.warnings, *([lost] if lost else [])]
-    result = _result(recording, lost)
+    result = answers.overall(outcomes, undecided=bool(recording.undecided), lost=bool(lost))
     told = {
         "schema": SCHEMA,
         "run": folder.id,
@@ -233,13 +233,3 @@ def _conclude(plan: Plan, recording: _Recording, lost: str) -> tuple[dict[str, A
     folder.write("summary.txt", summary + "\n")
     folder.lines_raw.unlink(missing_ok=True)  # under workload/ by now
     return told, summary
-
-
-def _result(recording: _Recording, lost: str) -> str:
-    """The worst of the cases; `lost` without a guest, `undecided` where it is not the machine that was asked for."""
-    if lost:
-        return "lost"
-    for state in (State.WRONG, State.FAILED, State.TIMED_OUT):
-        if any(one.state is state for one in recording.outcomes):
-            return state.value
-    return "undecided" if recording.undecided else State.CORRECT.value

@@ -241,7 +241,7 @@ def memory_pieces(topology: Topology) -> list[tuple[int, int, int]]:
 
 
 def _plugin(topology: Topology, plugin: MemoryPlugin) -> list[str]:
-    home = {cpu: node.id for node in topology.nodes for cpu in node.cpus}
+    home = topology.node_of_cpu
     pieces = memory_pieces(topology)
     last, size, _ = pieces[-1]
     options = [

@@ -95,6 +95,10 @@ class Topology:
         return sum(len(node.cpus) for node in self.nodes)
 
     @property
+    def node_of_cpu(self) -> dict[int, int]:
+        return {cpu: node.id for node in self.nodes for cpu in node.cpus}
+
+    @property
     def hotplug_mb(self) -> int:
         return sum(node.hotplug_mb for node in self.nodes)
 

@@ -105,7 +105,9 @@ def test_leaving_ends_those_that_run(monkeypatch: pytest.MonkeyPatch, plan: Plan
 
     def quick(_plan: Any, _cache: Any, _progress: Any, _root: Any) -> conclusion.Conclusion:
         with contextlib.suppress(FileExistsError):
-            (tmp_path / "first").touch(exist_ok=False)  # to look and then to touch would have two that look at once be slow
+            (tmp_path / "first").touch(
+                exist_ok=False
+            )  # to look and then to touch would have two that look at once be slow
             return slow()
         deadline = time.monotonic() + 10
         while not list(tmp_path.glob("pid-*")) and time.monotonic() < deadline:

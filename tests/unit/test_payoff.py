@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from controller.work import payoff, plot
+from controller.work import payoff, payoff_run, plot
+from controller.work import run as runs
 from controller.work.answers import Outcome, Phase, State
 from controller.work.cases import Placement
 from controller.work.payoff import WAYS, Curve, Panel, Setting
 from provision.guest.memctl import Spent
 from provision.hardware import topology
-from provision.host.errors import InfraError
+from provision.host.cache import Cache
+from provision.host.errors import InfraError, UserError
+from provision.host.progress import Silent
 
 SETTING = Setting(megabytes=4, rounds=3, local_ns=100, touched_percent=100)
 MS = 1_000_000
@@ -110,3 +114,20 @@ def test_the_picture_has_a_line_for_each_way_and_a_dot_where_it_pays(panel: Pane
     # As high as 31 of 40 ms of what the scale has.
     first = [float(y) for y in re.findall(r",([\d.]+)", lines[1].attrib["points"])]
     assert first[-1] == pytest.approx(plot.TOP + plot.HEIGHT * (1 - 31 / 35), abs=0.1)
+
+
+def test_a_kernel_without_the_series_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UserError, match=r"6\.12-base does not migrate lazily"):
+        payoff_run.plans(SETTING, (2.0,), "6.12-base", 60)
+
+
+@pytest.mark.parametrize("state", ["wrong", "failed", "undecided"])
+def test_a_run_that_is_not_correct_gives_no_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    done = runs.Done(tmp_path, {"result": state, "latency": {"kind": "felt"}}, "what it came to")
+    monkeypatch.setattr(runs, "run", lambda *_: done)
+    planned = payoff_run.plans(SETTING, (2.0, 3.0), "6.12-mof", 60)
+    measured = payoff_run.measure(SETTING, planned, Cache(tmp_path), Silent())
+    assert measured.failed is done
+    assert (measured.panels, measured.folders) == ([], [tmp_path])

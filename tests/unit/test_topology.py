@@ -9,6 +9,7 @@ import pytest
 from provision.hardware import topology
 from provision.hardware.topology import Node, Topology
 from provision.host.errors import InfraError, UserError
+from tests.unit.refusal import refused
 
 WHERE = "my.toml"
 
@@ -132,14 +133,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_refused_with_file_key_and_mend(name: str) -> None:
     text, what, mend = BAD[name]
-    with pytest.raises(UserError) as caught:
-        parse(text)
-    line = str(caught.value)
-    assert line.startswith(f"{WHERE}: ")
-    assert what in line
-    assert mend in line
-    assert caught.value.hint
-    assert "\n" not in line
+    refused(parse, text, WHERE, what, mend)
 
 
 def test_an_unknown_preset_lists_the_known() -> None:

@@ -102,6 +102,21 @@ def test_a_phase_that_the_controller_did_not_see_is_no_result() -> None:
     assert "saw 1 phases, and the program tells of 5" in found.why
 
 
+def test_the_worst_of_the_cases_and_what_was_not_counted() -> None:
+    def one(state: State = State.CORRECT, lost: int = 0) -> Outcome:
+        return Outcome(LAZY, state, traffic=Traffic(1, 1, lost))
+
+    def overall(*them: Outcome, undecided: bool = False, lost: bool = False) -> str:
+        return answers.overall(them, undecided=undecided, lost=lost)
+
+    assert overall(one(), one()) == "correct"
+    assert overall(one(), one(lost=1)) == "undecided"
+    assert overall(one(), undecided=True) == "undecided"
+    assert overall(one(State.TIMED_OUT), one(State.FAILED), one(lost=1)) == "failed"
+    assert overall(one(State.FAILED), one(State.WRONG)) == "wrong"
+    assert overall(one(State.WRONG), lost=True) == "lost"
+
+
 def outcomes() -> list[Outcome]:
     return [
         answers.judged(LAZY, 0, LINES, "", timed_out=False, traffic=Traffic(3000, 17, 0)),
