@@ -87,8 +87,32 @@ struct cpu {
 /* memctl.c */
 extern unsigned int cpus;
 extern struct cpu cpu[MAX_CPUS];
-extern unsigned int period; /* how often counting went on */
+
+/* who.c */
+extern struct cpu_state **current, *last;
+extern unsigned int last_number;
+unsigned int running_anew(unsigned int told);
+bool cpus_told_apart(void);
+struct process *at_work(struct cpu *this);
+void starts(plugin_id id, unsigned int number);
+
+/* The CPU that runs. `told`: what QEMU says (who.c). */
+static inline unsigned int running(unsigned int told)
+{
+	return current && *current == last ? last_number : running_anew(told);
+}
+
+/* access.c */
+void instrument(struct qemu_plugin_insn *insn, bool kernel);
+
+/* code.c */
+void translate(plugin_id id, struct qemu_plugin_tb *tb);
+
+/* switch.c */
+extern plugin_id self;
 extern bool counting;
+extern unsigned int period;    /* how often counting went on */
+extern unsigned long switched; /* how often it went on or off */
 void count(bool on);
 bool settled(bool on);
 void applied_now(void);

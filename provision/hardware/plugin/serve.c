@@ -22,6 +22,8 @@ static void answer_of(const char *line, bool quiet, FILE *to)
 {
 	if (!quiet) {
 		fprintf(to, "{\"error\": \"not while it counts\"}\n");
+	} else if (!cpus_told_apart()) {
+		fprintf(to, "{\"error\": \"this QEMU does not tell which CPU runs\"}\n");
 	} else if (!strcmp(line, "read")) {
 		tell_all(to);
 	} else if (!strcmp(line, "pages")) {
