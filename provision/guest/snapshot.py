@@ -13,6 +13,7 @@ A folder that save() has filled holds:
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -82,6 +83,18 @@ class Saved:
         return self.folder / CONSOLE
 
 
+def _copy_range(source: int, target: int, at: int, length: int) -> int:
+    """Copy up to `length` bytes at offset `at` to the same offset; how many it was, 0 at the end. OSError."""
+    try:
+        return os.copy_file_range(source, target, length, at, at)
+    except OSError as error:
+        # Since Linux 5.19 not from one file system to another, and some cannot at all (copy_file_range(2)).
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    os.lseek(target, at, os.SEEK_SET)
+    return os.sendfile(target, source, at, length)
+
+
 def copy_data(source: Path, target: IO[bytes]) -> int:
     """Copy the parts of a sparse file that are not holes, each to its place; returns how many bytes (lseek(2))."""
     copied = 0
@@ -95,7 +108,7 @@ def copy_data(source: Path, target: IO[bytes]) -> int:
                 break
             until = os.lseek(stream.fileno(), at, os.SEEK_HOLE)
             while at < until:
-                count = os.copy_file_range(stream.fileno(), target.fileno(), until - at, at, at)
+                count = _copy_range(stream.fileno(), target.fileno(), at, until - at)
                 if not count:
                     break
                 at, copied = at + count, copied + count

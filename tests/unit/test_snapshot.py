@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -129,7 +130,17 @@ def test_a_state_that_does_not_fit_is_unusable(tmp_path: Path, folder: Path, scr
     assert "cont" not in script.commands
 
 
-def test_only_data_is_copied_and_holes_stay_holes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refuses", [0, errno.EXDEV])
+def test_only_data_is_copied_and_holes_stay_holes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: int
+) -> None:
+    """Also where the cache is on another file system than the runs are."""
+
+    def refuse(*_: int) -> int:
+        raise OSError(refuses, os.strerror(refuses))
+
+    if refuses:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
     source = tmp_path / "swap"
     with source.open("wb") as stream:
         stream.truncate(64 << 20)
@@ -143,3 +154,13 @@ def test_only_data_is_copied_and_holes_stay_holes(tmp_path: Path) -> None:
     assert target.read_bytes() == source.read_bytes()
     assert copied < 1 << 20
     assert target.stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_disk_that_is_full_is_no_other_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    (tmp_path / "swap").write_bytes(b"x")
+    with (tmp_path / "copy").open("w+b") as stream, pytest.raises(OSError, match="full"):
+        snapshot.copy_data(tmp_path / "swap", stream)
