@@ -39,7 +39,7 @@ from provision.host.progress import Progress
 KIND = "template"
 UNSAVABLE = "unsavable"
 """Kind of the notes on guests that could not be saved."""
-RECIPE = 2
+RECIPE = 3
 """Raised when what is done to a guest before it is saved changes in a way that the other inputs do not show."""
 
 CONNECT_SECONDS = 60.0
@@ -171,6 +171,8 @@ def attach(agent: Agent, plan: Wanted, kernel: build.Kernel, cache: Cache) -> di
         "set": plan.probes.value,
         "ring_pages": plan.options.ring_pages,
         "interval": INTERVALS[plan.options.clock],
+        # By instructions CPUs take turns whatever the host does, and the agent keeps out of the way (WITHDRAW).
+        "cpu": plan.topology.last_cpu if plan.options.clock is Clock.WALL else None,
     }
     if kept is not None:
         request["programs"] = json.loads((kept.path / "programs.json").read_text())

@@ -207,13 +207,12 @@ def _flags(plan: Plan) -> str:
 
 
 def _command(script: str, plan: Plan) -> str:
-    """memtoy's command line. Where every instruction counts, it waits before each command until what the last one left to
-    be done is done; and it starts on one CPU, the last, whatever the scheduler would have chosen (`cpus` moves it).
+    """memtoy's command line. It starts on one CPU, whatever the scheduler would have chosen (`cpus` moves it): where the
+    agent keeps to. Where every instruction counts, it waits before each command until what the last one left to be done
+    is done.
     """
-    if plan.options.clock is not Clock.INSN:
-        return f"memtoy {_flags(plan)} {shlex.quote(script)}"
-    last = max(cpu for node in plan.topology.nodes for cpu in node.cpus)
-    return f"taskset -c {last} memtoy {_flags(plan)} -s {undisturbed.SETTLE_MS} {shlex.quote(script)}"
+    settle = f" -s {undisturbed.SETTLE_MS}" if plan.options.clock is Clock.INSN else ""
+    return f"taskset -c {plan.topology.last_cpu} memtoy {_flags(plan)}{settle} {shlex.quote(script)}"
 
 
 def facts_of_host() -> dict[str, str]:

@@ -5,8 +5,8 @@ Requests are JSON objects, a line each, `{"do": verb, ...}`; so are the answers,
 
     hello                           release, nodes and their page frames, CPUs, clock offset, version
     attach  set, ring_pages,        attached, unavailable with reasons, how, seconds (and timing, in parts), compiled.
-            programs, interval,     `interval`: seconds between looks at the ring, between which the agent sleeps
-            kprobes_only
+            programs, interval,     `interval`: seconds between looks at the ring, between which the agent sleeps.
+            kprobes_only, cpu       `cpu`: where events will be made, for the agent to be in the way there (Agent.tick)
     programs                        what was found and compiled, for `attach` on the same kernel another time
     status                          per probe fired, lost, received; received and written in all
     drain   on                      stop draining, or go on: a ring that is full loses, and says so
@@ -45,6 +45,7 @@ from probes.drain import Drain, DrainError, Fired
 from probes.programs import Programs
 from probes.records import NODES_SHIFT, PAGE_STRUCT_SIZE, RECORD_SIZE, VMEMMAP
 from probes.registry import ProbeSet
+from probes.ring import Ring
 
 VERSION = 2
 RING_PAGES = 4096
@@ -53,6 +54,10 @@ INTERVAL = 0.02
 CLOSED_SECONDS = 0.02
 """Between looks whether somebody has come, where a port does not tell."""
 FLUSH_SECONDS = 30.0
+FOLLOW_PART = 4
+"""A look that finds this part of a CPU's slots taken finds too much (Agent.tick)."""
+PRIORITY = 1
+"""Of SCHED_FIFO, the lowest: above all that a workload ordinarily has."""
 _LONGEST_LINE = 1 << 20
 
 
@@ -65,6 +70,8 @@ class Agent:
     drain: Drain | None = None
     draining: bool = True
     interval: float = INTERVAL
+    cpu: int | None = None
+    """The one that it keeps to, above its producer; None when it runs anywhere and lets the scheduler choose."""
     trouble: str = ""
     """Why draining stopped by itself; told in every answer that would hide it."""
     done: bool = False
@@ -108,6 +115,12 @@ class Agent:
         """What becomes readable when a ring fills up between two looks."""
         return (self.drain.attached.bell.fd,) if self.looking and self.drain and self.drain.attached.bell else ()
 
+    @property
+    def sinks(self) -> tuple[int, ...]:
+        """What becomes writable when records that wait can be written on."""
+        waits = self.drain is not None and self.drain.waiting and not self.trouble
+        return (self.sink,) if waits and self.sink is not None else ()
+
     def rung(self, ready: list[int]) -> bool:
         """Whether one of these is a bell; answers it."""
         bell = self.drain.attached.bell if self.drain else None
@@ -117,12 +130,35 @@ class Agent:
         return True
 
     def tick(self) -> None:
-        """Drain what there is; trouble stops it, and is told with the next answer."""
+        """Drain what there is; trouble stops it, and is told with the next answer.
+
+        A producer on another CPU can fill any ring before the agent gets a processor. With one host thread for all CPUs,
+        QEMU does not leave a CPU because another one was sent an interrupt: the turn ends by a timer (every 100 ms), and
+        on a busy host much later. So, told where the producer is, the agent runs on that same CPU and above it, where the
+        bell preempts the producer at once; and it goes after a producer that has moved, when it sees slots run out.
+        """
         if self.drain and self.looking:
-            try:
-                self.drain.once()
-            except DrainError as error:
-                self.trouble = str(error)
+            if self.cpu is not None:
+                self._go_after_the_producer(self.drain.attached.ring)
+            self._try(self.drain.once)
+
+    def _go_after_the_producer(self, ring: Ring) -> None:
+        cpu = max(range(ring.geometry.cpus), key=ring.waiting)
+        if cpu != self.cpu and ring.waiting(cpu) >= ring.geometry.slots // FOLLOW_PART:
+            with suppress(OSError):  # it went offline since
+                os.sched_setaffinity(0, {cpu})
+                self.cpu = cpu
+
+    def push(self) -> None:
+        """Write on what waits, as far as it is taken; trouble as above."""
+        if self.drain:
+            self._try(self.drain.push)
+
+    def _try(self, what: Callable[[], object]) -> None:
+        try:
+            what()
+        except DrainError as error:
+            self.trouble = str(error)
 
     def close(self) -> None:
         """Detach."""
@@ -154,6 +190,7 @@ class Agent:
         started = time.monotonic()
         known = request.get("programs")
         interval = float(request.get("interval", INTERVAL))
+        cpu = None if request.get("cpu") is None else int(request["cpu"])
         if not 0 < interval < 1e6:
             raise AttachError(f"interval is {interval}, and must be seconds above 0")
         self.attached = attach(
@@ -163,6 +200,10 @@ class Agent:
             bool(request.get("kprobes_only", False)),
         )
         self.drain, self.interval = Drain(self.attached, self.sink), interval
+        if cpu is not None:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+            os.sched_setaffinity(0, {cpu})
+        self.cpu = cpu
         # The compiler leaves much behind; collecting it in the middle of a drain would cost events.
         gc.collect()
         gc.freeze()
@@ -272,7 +313,9 @@ def serve(agent: Agent, control_in: int, control_out: int, ends: bool) -> None:
         return max(0.0, look - time.monotonic()) if agent.looking else None
 
     while not agent.done:
-        ready, _, _ = select.select([control_in, *agent.bells], [], [], left())
+        ready, writable, _ = select.select([control_in, *agent.bells], agent.sinks, [], left())
+        if writable:
+            agent.push()
         if agent.looking and (agent.rung(ready) or time.monotonic() >= look):
             agent.tick()
             look = _next(agent.interval)
@@ -293,7 +336,10 @@ def serve(agent: Agent, control_in: int, control_out: int, ends: bool) -> None:
                 if not _hung_up(control_in):
                     continue
                 wait = left() if woken is not None else min(left() or CLOSED_SECONDS, CLOSED_SECONDS)
-                ready, _, _ = select.select([*([woken] if woken is not None else []), *agent.bells], [], [], wait)
+                woke = [woken] if woken is not None else []
+                ready, writable, _ = select.select([*woke, *agent.bells], agent.sinks, [], wait)
+                if writable:
+                    agent.push()
                 if agent.looking and agent.rung(ready):
                     agent.tick()
             continue
@@ -342,7 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sink = None
         if options.records != "none":
-            sink = os.open(options.records, os.O_WRONLY | os.O_CREAT, 0o644)
+            sink = os.open(options.records, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644)
         if options.control == "-":
             control_in, control_out, ends = 0, 1, True
         else:

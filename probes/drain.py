@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from probes.attach import Attached
+from probes.records import RECORD_SIZE
 from probes.ring import Span, count_probes
+
+MOST_WAITING = 64 << 20
+"""Bytes of records, a million, that wait in the agent's memory at most. Then the ring is left to fill up."""
+WRITABLE_SECONDS = 0.1
+"""Between looks at the ring while the sink takes nothing and somebody waits for everything to be written."""
 
 Fired = Mapping[int, tuple[int, int]]
 """For each attached probe's id: how often it fired, and how many of its records were lost."""
@@ -23,17 +30,23 @@ class DrainError(Exception):
 class Drain:
     """Moves records from the ring to `sink`, a descriptor; keeps the count by probe that `fired` has to equal.
 
+    A sink that does not block may take nothing for a while: QEMU on a busy host gets no processor, or its disk is slow.
+    Meanwhile records wait in memory, where there is more room than in the ring.
+
     `base` are the counters when `forget()` was called: what was before, as by the self-test, is in no answer.
     """
 
     attached: Attached
     sink: int | None
     received: Counter[int] = field(default_factory=Counter)
-    written: int = 0
+    waiting: int = 0
+    """Bytes taken out of the ring and not yet written."""
     seconds: float = 0.0
     base: Fired = field(default_factory=dict)
     kept: list[bytes] | None = None
     """While the self-test runs, records are kept here and not written."""
+    _spans: deque[memoryview] = field(default_factory=deque)
+    _written: int = 0
     _received_base: Counter[int] = field(default_factory=Counter)
     _missed_base: Counter[str] = field(default_factory=Counter)
 
@@ -44,7 +57,7 @@ class Drain:
         for cpu in range(ring.geometry.cpus):
             # No more than one ring full: with a fast producer the agent has to answer its controller still.
             left = ring.geometry.slots
-            while left > 0:
+            while left > 0 and self.waiting < MOST_WAITING:
                 span = ring.take(cpu)
                 left -= len(span.probes)
                 taken += len(span.probes)
@@ -53,9 +66,32 @@ class Drain:
                 self._keep(span)
                 if span.blocked:
                     break
+        self.push()
         if taken:
             self.seconds += time.monotonic() - started
         return taken
+
+    @property
+    def written(self) -> int:
+        """Records, since `forget()`."""
+        return self._written // RECORD_SIZE
+
+    def push(self) -> None:
+        """Write on what the sink takes now. Raises DrainError."""
+        while self._spans and self.sink is not None:
+            span = self._spans[0]
+            try:
+                count = os.write(self.sink, span)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise DrainError(f"writing records: {error.strerror}") from error
+            self.waiting -= count
+            self._written += count
+            if count < len(span):
+                self._spans[0] = span[count:]
+            else:
+                self._spans.popleft()
 
     def _keep(self, span: Span) -> None:
         try:
@@ -67,16 +103,12 @@ class Drain:
             return
         if self.sink is None:
             return
-        left = memoryview(span.records)
-        try:
-            while left:
-                left = left[os.write(self.sink, left) :]
-        except OSError as error:
-            raise DrainError(f"writing records: {error.strerror}") from error
-        self.written += len(span.probes)
+        self._spans.append(memoryview(span.records))
+        self.waiting += len(span.records)
+        self.push()
 
     def flush(self, seconds: float) -> Fired | None:
-        """Drain until the ring is empty and the counters agree; those counters, or None if they do not within `seconds`.
+        """Drain until all is written and the counters agree; those counters, or None if they do not within `seconds`.
 
         They cannot agree while something fires faster than it is read. Probes go on firing: whoever tells of this
         moment tells of these counters, not of what they are when he asks.
@@ -85,10 +117,12 @@ class Drain:
         while True:
             self.once()
             now = self.attached.counters()
-            if not self.attached.ring.pending and self.agrees(now):
+            if not self.attached.ring.pending and not self.waiting and self.agrees(now):
                 return now
             if time.monotonic() > deadline:
                 return None
+            if self.waiting and self.sink is not None:
+                select.select([], [self.sink], [], WRITABLE_SECONDS)
 
     def agrees(self, counters: Fired) -> bool:
         """Whether fired = received + lost, for each probe."""
@@ -107,7 +141,7 @@ class Drain:
         self.base = now
         self._missed_base = Counter(self.attached.missed())
         self._received_base = Counter(self.received)
-        self.written, self.seconds = 0, 0.0
+        self._written, self.seconds = 0, 0.0
 
     def missed(self) -> dict[str, int]:
         """Runs that the kernel skipped, by probe, where there were any; since `forget()`."""

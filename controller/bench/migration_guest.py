@@ -243,7 +243,7 @@ def _measure(bed: Bed, variant: Variant, size: Size) -> Measured:
     if size is MANY:
         kinds.insert(2, ("written", "written", 1))
         ends["written"] = TARGET
-    cpu = max(cpu for node in bed.plan.topology.nodes for cpu in node.cpus)
+    cpu = bed.plan.topology.last_cpu
     passes = PASSES if size.pages < LARGE else PASSES_OF_LARGE
     with bed.fork() as shell:
         _apply(shell, variant)
@@ -345,7 +345,7 @@ def _without_doubt(samples: Samples, which: Variant) -> Samples:
 
 def _swap_faults(bed: Bed, tool: Path) -> dict[str, float]:
     """Instructions a page of ordinary swap faults, in a guest that boots, with the series switched off where it is there."""
-    cpu = max(cpu for node in bed.plan.topology.nodes for cpu in node.cpus)
+    cpu = bed.plan.topology.last_cpu
     with bed.boot() as shell:
         shell.put(tool, "/run/swapfault")
         shell.run(

@@ -44,7 +44,7 @@ class Priced:
 def priced(plain: Bed, probe_set: ProbeSet, kinds: Sequence[str] = KINDS) -> dict[str, Priced]:
     """By kind, of `lazy` and `direct`, in one fork of a guest with these probes. InfraError, GuestLost."""
     bed = replace(plain, plan=replace(plain.plan, probes=probe_set))
-    cpu = max(cpu for node in bed.plan.topology.nodes for cpu in node.cpus)
+    cpu = bed.plan.topology.last_cpu
     pages = migration.MANY.pages
     found: dict[tuple[str, str], float] = {}
     with bed.fork() as shell:

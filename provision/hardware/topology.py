@@ -95,6 +95,11 @@ class Topology:
         return sum(len(node.cpus) for node in self.nodes)
 
     @property
+    def last_cpu(self) -> int:
+        """Where workloads begin that are not told where: what the machine does by itself is mostly done by the first."""
+        return max(self.node_of_cpu)
+
+    @property
     def node_of_cpu(self) -> dict[int, int]:
         return {cpu: node.id for node in self.nodes for cpu in node.cpus}
 

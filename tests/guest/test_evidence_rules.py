@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +17,10 @@ import pytest
 from controller import arming
 from controller.agent import Agent
 from controller.experiment import SCRIPTS
+from probes.records import RECORD_SIZE
+from provision.guest.guest import RECORDS
 from provision.host.deadline import Deadline
-from tests.guest.conftest import Lab, Ran
+from tests.guest.conftest import Lab, Ran, opened
 
 LARGE = str(SCRIPTS / "lazy-16384.memtoy")
 PAGES = 16_384
@@ -50,8 +58,8 @@ def test_a_run_without_records_rests_on_the_workload_and_says_so(once: Callable[
         assert ran.verdict["probes"]["fired"] > 0
 
 
-@pytest.fixture
-def agent(lab: Lab) -> Iterator[Agent]:
+@contextmanager
+def serving(lab: Lab) -> Iterator[Agent]:
     lab.shell.run(arming.AGENT_COMMAND, Deadline.after(30)).expect()
     with lab.guest.control_socket() as stream:
         agent = Agent(stream, lab.guest.check)
@@ -59,6 +67,12 @@ def agent(lab: Lab) -> Iterator[Agent]:
         agent.ask({"do": "quit"}, Deadline.after(30))
     # A port can be opened once at a time: the next agent needs this one gone.
     lab.run("while pgrep -f 'probes[.]agent' > /dev/null; do sleep 0.1; done", 30).expect()
+
+
+@pytest.fixture
+def agent(lab: Lab) -> Iterator[Agent]:
+    with serving(lab) as found:
+        yield found
 
 
 @pytest.mark.parametrize(("which", "fewest"), [("steps", 30), ("full", 17), ("counts", 15)])
@@ -87,6 +101,95 @@ def test_everything_is_accounted_for_and_on_the_host(lab: Lab, agent: Agent, whi
     assert Deadline.after(10).poll(lambda: lab.guest.records.stat().st_size - before == written)
     forgotten = agent.ask({"do": "forget"}, Deadline.after(60))
     assert all(row["fired"] == row["received"] == 0 for row in forgotten["probes"].values())
+
+
+TWICE = "cpus 0x8\nanon foo 4096p\nmap foo\nmbind foo preferred 1\ntouch foo write=1\n" + (
+    "mbind foo 0 * bind+move+lazy 2\ntouch foo read=1\n"
+)
+
+
+def test_the_agent_goes_to_its_producer_which_then_waits_for_it(lab: Lab, agent: Agent) -> None:
+    """4,096 slots a CPU, half of which are enough for what the kernel does between two chances to be preempted."""
+    agent.ask({"do": "attach", "set": "steps", "ring_pages": 256, "interval": 0.1, "cpu": 0}, Deadline.after(120))
+    # At first the agent is on another CPU, and what is lost before it has come is lost.
+    for losing in (True, False):
+        agent.ask({"do": "forget"}, Deadline.after(60))
+        status, _ = lab.memtoy(TWICE)
+        assert status == 0
+        counts = agent.flush(Deadline.after(60))
+        assert sum(c.fired for c in counts.values()) > 8 * 4_096
+        assert losing or {name: c.lost for name, c in counts.items() if c.lost} == {}
+    assert lab.run("ps -o psr= -p $(pgrep -f 'probes[.]agent')").out.split() == ["3"]
+
+
+@contextmanager
+def read_late(path: Path, seconds: float) -> Iterator[list[int]]:
+    """Reads what is written to a new pipe at `path`, but for so long after the first of it; the lengths of what came."""
+    os.mkfifo(path)
+    lengths: list[int] = []
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as stream:
+            while chunk := stream.read(1 << 20):
+                if not lengths:
+                    time.sleep(seconds)
+                lengths.append(len(chunk))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    yield lengths
+    reader.join()
+
+
+@contextmanager
+def starved(pid: int, records: Path, seconds: float) -> Iterator[None]:
+    """QEMU's first thread, which has its timers, gets no processor for so long after the first records have come."""
+
+    def starve() -> None:
+        if not Deadline.after(60).poll(lambda: records.stat().st_size > 1 << 18):
+            return
+        cpu, allowed = max(os.sched_getaffinity(0)), os.sched_getaffinity(pid)
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        os.sched_setaffinity(busy.pid, {cpu})
+        os.sched_setaffinity(pid, {cpu})
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        time.sleep(seconds)
+        busy.kill()
+        busy.wait()
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setaffinity(pid, allowed)
+        done.append(True)
+
+    done: list[bool] = []
+    hindrance = threading.Thread(target=starve)
+    hindrance.start()
+    yield
+    hindrance.join()
+    assert done
+
+
+def test_an_emulator_whose_timers_do_not_come_loses_no_event(tmp_path: Path) -> None:
+    with opened(tmp_path) as lab, serving(lab) as agent:
+        agent.ask({"do": "attach", "set": "steps", "ring_pages": 4096, "interval": 0.1, "cpu": 3}, Deadline.after(120))
+        agent.ask({"do": "forget"}, Deadline.after(60))
+        with starved(lab.guest._child.pid, lab.guest.records, 4):
+            status, _ = lab.memtoy(TWICE.replace("4096p", "65536p"))
+        assert status == 0
+        counts = agent.flush(Deadline.after(60))
+    assert {name: c.lost for name, c in counts.items() if c.lost} == {}
+    assert sum(c.received for c in counts.values()) > 8 * 65_536
+
+
+def test_a_host_that_does_not_take_the_records_for_seconds_gets_them_later(tmp_path: Path) -> None:
+    """They are 16 MB, and there is room for 4 in the ring and for 4 on their way. The others wait in the agent."""
+    with read_late(tmp_path / RECORDS, 4) as lengths, opened(tmp_path) as lab, serving(lab) as agent:
+        agent.ask({"do": "attach", "set": "steps", "ring_pages": 4096, "interval": 0.1, "cpu": 3}, Deadline.after(120))
+        agent.ask({"do": "forget"}, Deadline.after(60))
+        status, _ = lab.memtoy(TWICE.replace("4096p", "32768p"))
+        assert status == 0
+        counts = agent.flush(Deadline.after(60))
+    assert {name: c.lost for name, c in counts.items() if c.lost} == {}
+    assert sum(lengths) == RECORD_SIZE * sum(c.received for c in counts.values()) > 16 << 20
 
 
 def test_kept_programs_spare_the_kernel_being_looked_at(agent: Agent, lab: Lab) -> None:

@@ -16,10 +16,11 @@ import pytest
 
 from probes import attach, compiler, identity, kernel, plan, programs
 from probes.agent import Agent, serve
-from probes.drain import Drain
+from probes.drain import Drain, DrainError
 from probes.programs import Programs, Token, fill
-from probes.records import Kind
+from probes.records import RECORD_SIZE, Kind
 from probes.registry import Probe, ProbeSet
+from probes.ring import NOTHING, Geometry, Span
 from probes.selftest import TIMES, _judge
 
 ZONEINFO = """Node 0, zone      DMA
@@ -176,6 +177,91 @@ def test_a_fork_does_not_answer_for_what_its_template_recorded(monkeypatch: pyte
     attached.close()
 
 
+def following(monkeypatch: pytest.MonkeyPatch, cpu: int | None, *taken: int) -> list[Any]:
+    """What an agent on `cpu` does about its class and its CPU when it looks at a ring with these slots taken, by CPU."""
+    fake_kernel(monkeypatch)
+    did: list[Any] = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda _, policy, param: did.append((policy, param.sched_priority)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: did.append(cpus))
+    agent = Agent(None)
+    assert agent.answer(json.dumps({"do": "attach", "ring_pages": 16, "cpu": cpu}).encode())["ok"]
+    assert agent.drain is not None
+    monkeypatch.setattr(agent.drain.attached.ring, "waiting", lambda cpu: taken[cpu])
+    monkeypatch.setattr(agent.drain, "once", lambda: did.append("drain"))
+    agent.tick()
+    agent.close()
+    return did
+
+
+def test_it_goes_where_the_slots_run_out_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [(os.SCHED_FIFO, 1), {1}]
+    quarter = Geometry.of(16, 2).slots // 4
+    assert following(monkeypatch, 1, quarter, 3) == [*first, {0}, "drain"]
+    assert following(monkeypatch, 1, quarter, 2 * quarter) == [*first, "drain"]
+    assert following(monkeypatch, 1, quarter - 1, 3) == [*first, "drain"]
+    assert following(monkeypatch, None, 4 * quarter, 3) == ["drain"]
+
+
+def drained(monkeypatch: pytest.MonkeyPatch, sink: int, *spans: Span) -> Drain:
+    """A drain of a ring that gives these spans, one a look."""
+    fake_kernel(monkeypatch)
+    left = iter(spans)
+    attached = attach.attach(ProbeSet.FULL, 1)
+    # Of two CPUs, each look takes one span of the first.
+    monkeypatch.setattr(attached.ring, "take", lambda cpu: NOTHING if cpu else next(left, NOTHING))
+    monkeypatch.setattr(kernel, "missed_runs", lambda _: 0)
+    return Drain(attached, sink)
+
+
+def test_records_wait_for_a_sink_that_takes_nothing_and_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.pipe2(os.O_NONBLOCK)
+    size = fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    # Twice what fits into the pipe, and some; all of the one probe that is attached.
+    records = [bytes([n]) * RECORD_SIZE for n in range(2 * size // RECORD_SIZE + 3)]
+    half = len(records) // 2
+    spans = [Span(b"".join(part), bytes([10]) * len(part), True) for part in (records[:half], records[half:])]
+    drain = drained(monkeypatch, theirs, *spans)
+    assert drain.once() == half
+    assert drain.once() == len(records) - half
+    assert drain.waiting == len(records) * RECORD_SIZE - size
+    assert drain.written == size // RECORD_SIZE
+    monkeypatch.setattr(drain.attached.ring, "counters", lambda ids: dict.fromkeys(ids, (len(records), 0)))
+    assert drain.flush(0) is None
+    read = b""
+    while drain.waiting:
+        read += os.read(ours, 1 << 20)
+        drain.push()
+    assert read + os.read(ours, 1 << 20) == b"".join(records)
+    assert drain.flush(0) == {10: (len(records), 0)}
+    assert drain.written == len(records)
+    drain.attached.close()
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_the_ring_is_left_alone_when_too_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.pipe2(os.O_NONBLOCK)
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    monkeypatch.setattr("probes.drain.MOST_WAITING", 8192)
+    one = Span(bytes(4096), bytes([10]) * (4096 // RECORD_SIZE), True)
+    drain = drained(monkeypatch, theirs, *[one] * 9)
+    taken = [drain.once() for _ in range(5)]
+    assert taken == [4096 // RECORD_SIZE] * 3 + [0, 0]
+    drain.attached.close()
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_sink_that_is_gone_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.pipe2(os.O_NONBLOCK)
+    os.close(ours)
+    drain = drained(monkeypatch, theirs, Span(bytes(RECORD_SIZE), bytes([10]), False))
+    with pytest.raises(DrainError, match="Broken pipe"):
+        drain.once()
+    drain.attached.close()
+    os.close(theirs)
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [
@@ -190,6 +276,7 @@ def test_a_fork_does_not_answer_for_what_its_template_recorded(monkeypatch: pyte
         (b'{"do": "attach", "programs": {"kernel": "k"}}', "programs"),
         (b'{"do": "attach", "interval": 0}', "interval"),
         (b'{"do": "attach", "interval": "soon"}', "soon"),
+        (b'{"do": "attach", "cpu": "last"}', "last"),
         (b'{"do": "forget"}', "nothing is attached"),
         (b'{"do": "become", "host": "x"}', "become needs 'realtime_ns'"),
         (b'{"do": "become", "host": "x", "realtime_ns": 1, "entropy": "no hex"}', "hex"),

@@ -148,9 +148,9 @@ def test_only_data_is_copied_and_holes_stay_holes(
             stream.seek(at)
             stream.write(os.urandom(4096))
     target = tmp_path / "copy"
-    with target.open("w+b") as stream:
-        stream.truncate(64 << 20)
-        copied = snapshot.copy_data(source, stream)
+    with target.open("w+b") as copy:
+        copy.truncate(64 << 20)
+        copied = snapshot.copy_data(source, copy)
     assert target.read_bytes() == source.read_bytes()
     assert copied < 1 << 20
     assert target.stat().st_blocks * 512 < 1 << 20
