@@ -319,8 +319,8 @@ def test_swap_faults_that_were_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def boot(bed: Bed) -> Iterator[Shell]:
         yield Shell()
 
-    nodes = [SimpleNamespace(cpus=(3,))]
-    bed = replace(stand_in_bed("6.12-mof"), plan=SimpleNamespace(topology=SimpleNamespace(nodes=nodes)))  # type: ignore[arg-type]
+    plan: Any = SimpleNamespace(topology=topology.load("4node"))
+    bed = replace(stand_in_bed("6.12-mof"), plan=plan)
     monkeypatch.setattr(Bed, "boot", boot)
     found = migration_guest._swap_faults(bed, Path("x"))
     assert found == {"cache": 70 / 64, "device": 289 / 64}

@@ -45,6 +45,7 @@ def test_four_nodes_hold_a_256_mb_segment_each() -> None:
     assert [n.cpus for n in four.nodes] == [(0,), (1,), (2,), (3,)]
     assert all(n.memory_mb >= 512 for n in four.nodes)
     assert (four.total_memory_mb, four.cpu_count, four.swap_mb, four.name) == (2048, 4, 1024, "4node")
+    assert four.last_cpu == 3
 
 
 def test_two_nodes() -> None:
