@@ -5,12 +5,10 @@
 
 #include "common.h"
 
-#define MANY 4096		/* more than is free above the watermark once the huge pages have taken theirs */
+#define MANY 8192		/* more than is free above the watermark once the huge pages have taken theirs */
 #define EVERY 4			/* which allocation fails */
 #define ATTEMPTS 64
-#define SCALE "/proc/sys/vm/watermark_scale_factor" /* how far watermarks are apart, in 10,000ths of a node's memory */
-#define SCALE_USUAL 10
-#define SCALE_MOST 1000
+#define MIN_FREE "/proc/sys/vm/min_free_kbytes"	/* the lowest watermark, of all nodes together: 100 MB with huge pages */
 #define FAIL "/sys/kernel/debug/fail_page_alloc/"
 
 static const char *huge_pages_of(int node)
@@ -21,7 +19,7 @@ static const char *huge_pages_of(int node)
 	return path;
 }
 
-/* As many huge pages as the node gives. They end above the low watermark; what is left between, the area takes. */
+/* As many huge pages as the node gives. */
 void node_fill(int node)
 {
 	set_number(huge_pages_of(node), 4096);
@@ -35,12 +33,16 @@ void node_empty(int node)
 
 void case_watermark(void)
 {
+	long usual = read_number(MIN_FREE);
 	struct area rest, area;
 
 	swap_in_memory(MANY * PAGE * 2, false);
 	rest = area_on(FROM, MANY, PAGE);
 	area = area_on(FROM, PAGES, PAGE);
+	/* Something is left above the usual watermark, however reclaim, at work to find huge pages, stands. */
+	set_number(MIN_FREE, usual / 4 * 5);
 	node_fill(TO);
+	set_number(MIN_FREE, usual);
 	trace_pause();
 	lazy("rest_lazy", &rest, TO, 0);
 	touch("rest_touch", &rest);
@@ -48,10 +50,10 @@ void case_watermark(void)
 	trace_go_on();
 	look("before", &area);
 	lazy("lazy", &area, TO, 0);
-	/* What kswapd has freed meanwhile, on a busy host, does not do. */
-	set_number(SCALE, SCALE_MOST);
+	/* More than huge pages leave, so that it is all the same what kswapd has freed meanwhile. */
+	set_number(MIN_FREE, usual * 3);
 	touch_and_use(&area);
-	set_number(SCALE, SCALE_USUAL);
+	set_number(MIN_FREE, usual);
 	area_drop(&rest);
 	node_empty(TO);
 	finish(&area, TO);
