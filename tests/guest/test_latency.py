@@ -57,14 +57,14 @@ work = "chase"
 megabytes = 8
 cpu = 1
 node = 0
-steps = 524_288
+steps = 4_194_304
 [[case]]
 name = "remote"
 work = "chase"
 megabytes = 8
 cpu = 1
 node = 1
-steps = 524_288
+steps = 4_194_304
 """
 INSTRUCTIONS_A_STEP = 1.125
 
