@@ -39,8 +39,6 @@ class Drain:
     attached: Attached
     sink: int | None
     received: Counter[int] = field(default_factory=Counter)
-    waiting: int = 0
-    """Bytes taken out of the ring and not yet written."""
     seconds: float = 0.0
     base: Fired = field(default_factory=dict)
     kept: list[bytes] | None = None
@@ -76,6 +74,11 @@ class Drain:
         """Records, since `forget()`."""
         return self._written // RECORD_SIZE
 
+    @property
+    def waiting(self) -> int:
+        """Bytes taken out of the ring and not yet written."""
+        return sum(map(len, self._spans))
+
     def push(self) -> None:
         """Write on what the sink takes now. Raises DrainError."""
         while self._spans and self.sink is not None:
@@ -86,7 +89,6 @@ class Drain:
                 return
             except OSError as error:
                 raise DrainError(f"writing records: {error.strerror}") from error
-            self.waiting -= count
             self._written += count
             if count < len(span):
                 self._spans[0] = span[count:]
@@ -104,7 +106,6 @@ class Drain:
         if self.sink is None:
             return
         self._spans.append(memoryview(span.records))
-        self.waiting += len(span.records)
         self.push()
 
     def flush(self, seconds: float) -> Fired | None:
